@@ -38,8 +38,9 @@ class Acceptance:
                 nested too deep, or if no provider serves an agent. This error is also raised if a
                 condition or an output schema cannot be used, if an agent's kind is not known here,
                 or if the kind refuses the agent's settings.
-            OutOfScope: If a tenant's workflow refers to a sub-workflow only by its name. Stored
-                workflows belong to no tenant, so another tenant may have used that name.
+            OutOfScope: If a tenant's workflow refers to a sub-workflow only by the sub-workflow's
+                name. Stored workflows belong to no tenant, so another tenant may have used that
+                name.
         """
         if named_workflows(workflow):
             scope.check_all("stored workflows belong to no tenant (embed the sub-workflows)")

@@ -106,7 +106,7 @@ class Monitor:
             )
 
     def get_metrics(self) -> dict[str, Any]:
-        """Return numbers of the whole cluster since its first workflow was registered.
+        """Return numbers of the whole cluster since the first workflow was registered.
 
         Returns:
             These numbers by name:

@@ -170,7 +170,7 @@ class Run:
         return process().loop.run(process().client.control.retry_failed(self._id, cost_budget))
 
     def rerun(self, agent: str) -> "Run":
-        """Start a new run that repeats an agent and all agents that depend on it.
+        """Start a new run that repeats an agent and all agents that depend on this agent.
 
         The new run takes over the results of the other agents. While the new run is going, another
         call with the same agent returns this new run.
@@ -202,7 +202,7 @@ def enqueue(
     Args:
         workflow: The workflow to run. This version of the workflow is stored, and the run uses this
             version until the run ends.
-        input: JSON object; its keys fill the placeholders of the prompts.
+        input: JSON object; the keys of the object fill the placeholders of the prompts.
         weight: The run's share of a rate limit, relative to other runs that wait for that limit.
         tenant: The tenant of the run. The costs of the run are booked on the tenant's budgets. The
             ledger names the tenant.

@@ -80,7 +80,7 @@ class Runs:
         input_: Mapping[str, Any],
         options: RunOptions = RunOptions(),  # noqa: B008  immutable
     ) -> UUID:
-        """Store a run, ask the scheduler to admit it, and return the run's id.
+        """Store a run, ask the scheduler to admit the run, and return the run's id.
 
         If a run with the key in ``options`` exists already, the method returns the id of that run.
 
@@ -117,7 +117,7 @@ class Runs:
         return found
 
     async def agents(self, run_id: UUID) -> Sequence[AgentRunRecord]:
-        """Return the agent runs of a run, in the order of its workflow.
+        """Return the agent runs of a run, in the order of the run's workflow.
 
         Raises:
             UnknownRun: If the scope has no such run.

@@ -44,7 +44,8 @@ class Workflows:
 
         Raises:
             WorkflowError: If the workflow is not acceptable; see ``Acceptance.complete``.
-            OutOfScope: If a tenant's workflow refers to a sub-workflow only by its name.
+            OutOfScope: If a tenant's workflow refers to a sub-workflow only by the sub-workflow's
+                name.
         """
 
         async def store(connection: AsyncConnection) -> UUID:

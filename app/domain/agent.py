@@ -261,7 +261,7 @@ class Agent:
 
     @property
     def cache_ttl_s(self) -> int | None:
-        """Seconds for which the agent's answers are shared; None if they are not shared."""
+        """Seconds for which the agent's answers are shared; None if answers are not shared."""
         if isinstance(self.cache, Mapping):
             return int(self.cache.get("ttl") or DEFAULT_CACHE_TTL_S)
         return DEFAULT_CACHE_TTL_S if self.cache else None
@@ -336,8 +336,8 @@ class Agent:
         """Return the optional fields that have a value, such as the fallbacks and the condition.
 
         A field without a value is left out, so that a workflow that does not use the field keeps
-        its content hash. A model writes properties in the order in which the schema has them.
-        Postgres's jsonb does not keep the order of keys, so the schema is stored as a string.
+        its content hash. A model writes properties in the order of the schema. Postgres's jsonb
+        does not keep the order of keys, so the schema is stored as a string.
         """
         schema = schema_of(self.output_schema)
         fields = {

@@ -1,4 +1,4 @@
-"""The rules for one agent that do not depend on the rest of its workflow."""
+"""The rules for one agent; these rules do not depend on the rest of the workflow."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,8 @@ LLM_BOUNDS = {
 }
 
 CACHE_TTL = Bounds(low=1, high=30 * 86_400, whole=True, optional=True)
-#: Errors that may lead to a fallback. Each of them can end a call before the agent's timeout.
+#: Errors that may lead to a fallback. Each of these errors can end a call before the agent's
+#: timeout.
 FALLBACK_CLASSES = tuple(
     sorted(
         {*FALLBACK_ON}

@@ -8,8 +8,8 @@ import json
 import re
 from collections.abc import Iterator
 
-# The tag that opens the thoughts may be missing, because some servers put it into the prompt. A
-# text that begins like JSON or like a fence has no thoughts before it.
+# The tag that opens the thoughts may be missing, because some servers put this tag into the prompt.
+# A text that begins like JSON or like a fence has no thoughts before it.
 _THOUGHTS = re.compile(
     r"(?![{\[\"`~]).*?</think(?:ing)?>\s*(?:<think(?:ing)?>.*?</think(?:ing)?>\s*)*",
     re.DOTALL | re.IGNORECASE,
@@ -70,7 +70,8 @@ def _pieces(text: str) -> Iterator[str | None]:
     while opening := _OPENING.search(text, position):
         start = opening.start()
         try:
-            # The value itself is of no interest here, because ``read_json`` reads it exactly.
+            # The value itself is of no interest here, because ``read_json`` reads the value
+            # exactly.
             _, position = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
             end = None if _LIKE_JSON.match(text, start) else _closing(text, start)

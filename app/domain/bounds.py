@@ -74,7 +74,7 @@ def find_problem(values: Mapping[str, Any], bounds: Mapping[str, Bounds]) -> tup
 
 
 def check_bounds(values: Mapping[str, Any], bounds: Mapping[str, Bounds], *, of: str = "") -> None:
-    """Refuse settings if one of them is out of its bounds.
+    """Refuse settings if one setting is out of its bounds.
 
     Args:
         values: Values by name.

@@ -40,8 +40,8 @@ class View:
 
     Attributes:
         values: The input, outputs, keys of the context and parameters, by name.
-        inputs: The inputs of an agent without a prompt: its parameters, or all ``values`` if it has
-            no parameters.
+        inputs: The inputs of an agent without a prompt: the agent's parameters, or all ``values``
+            if the agent has no parameters.
         absent: Names without a value, because the agent that writes the value was skipped or
             failed. Every path that begins with such a name leads to null.
     """

@@ -68,7 +68,7 @@ class DependencyResolver:
         if not self._names:
             return []
         # The level of a node is the length of the longest chain that ends at this node. So the
-        # search begins at a node of the last level, and each step goes to the level before.
+        # search begins at a node of the last level. Each step goes to the level before.
         node = max(range(len(self._names)), key=self._level.__getitem__)
         path = [node]
         while self._level[node]:

@@ -1,4 +1,4 @@
-"""The catalogue of events: every type of event in a run's history, and its importance.
+"""The catalogue of events: every type of event in a run's history, and the type's importance.
 
 An event is written in the same transaction as the change that it reports. So the history has
 exactly the events that happened. ``about`` is the step that a type belongs to.

@@ -11,7 +11,7 @@ text becomes a value, without a change:
 - If an object has a key twice, the last value counts.
 
 orjson does the work, because it is three times as fast as the standard library. But orjson reads an
-integer beyond 64 bits as the nearest double, without a warning, and it does not write such an
+integer beyond 64 bits as the nearest double, without a warning. Also, orjson does not write such an
 integer. Therefore the standard library reads a text with a long run of digits. The standard library
 also reads a text that orjson refuses, and then reports the problem and the place of the problem.
 """

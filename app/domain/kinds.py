@@ -4,8 +4,8 @@
 LLM = "llm"
 FUNCTION = "function"
 HTTP = "http"
-#: An agent that runs a sub-workflow. Such an agent only starts another run, so it needs only the
-#: scheduler's queue.
+#: An agent that runs a sub-workflow. Such an agent only starts another run, so the agent needs only
+#: the scheduler's queue.
 WORKFLOW = "workflow"
 #: Queues that belong to no provider. The kinds that plugins define are not
 #: listed here. An agent of a plugin's kind computes in the worker process, as a function does, and

@@ -58,7 +58,7 @@ _UNKNOWN = (
 
 
 def limits_of(model: str) -> ModelLimits:
-    """Return the limits of a model, as far as they are known."""
+    """Return the known limits of a model."""
     fitting = [prefix for prefix in (*_LIMITS, *_UNKNOWN) if model.startswith(prefix)]
     if not fitting or (best := max(fitting, key=len)) in _UNKNOWN:
         return ModelLimits()

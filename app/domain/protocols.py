@@ -30,7 +30,8 @@ class Protocol:
     """A protocol, and the properties that all providers with this protocol share.
 
     Attributes:
-        name: Name of the protocol in the configuration, and of its module in ``app.llm``.
+        name: Name of the protocol in the configuration, and of the protocol's module in
+            ``app.llm``.
         counting: The rules for counting tokens against limits.
         caches_on_request: Whether the provider caches a prompt only if the request asks for
             caching; such a provider charges for the write. Any other provider caches prompts by

@@ -42,7 +42,7 @@ class RetryPolicy:
         max_delay: Longest delay in seconds, before jitter.
         exponential_base: Factor by which the delay grows per retry in the exponential strategy.
         jitter: Whether the delay is multiplied by a random factor from [0.5, 1.0). If several
-            agents fail at the same time, they then retry at different times.
+            agents fail at the same time, these agents then retry at different times.
     """
 
     max_retries: int = 3

@@ -1,6 +1,6 @@
 """Tools that run at the provider: searches of the web, and pages that the provider fetches.
 
-An entry of an agent's ``tools`` asks for such a tool with the key ``server``::
+An entry with the key ``server`` in an agent's ``tools`` asks for a tool that runs at the provider::
 
     {"server": "web_search", "max_uses": 3, "allowed_domains": ["who.int"]}
 """

@@ -8,9 +8,9 @@ class AgentStatus(StrEnum):
 
     An agent run goes from PENDING to RUNNING. From RUNNING it goes to a final state, or goes back
     to PENDING for a retry, a wait or a recovery. An agent is WAITING while the agent's items, or
-    the run of its sub-workflow, produce the agent's result. A waiting agent has neither a lease nor
-    a place. The final states are COMPLETED, FAILED, RATE_LIMITED (the last retry got a 429),
-    BUDGET_EXCEEDED, CANCELLED and SKIPPED.
+    the run of the agent's sub-workflow, produce the agent's result. A waiting agent has neither a
+    lease nor a place. The final states are COMPLETED, FAILED, RATE_LIMITED (the last retry got a
+    429), BUDGET_EXCEEDED, CANCELLED and SKIPPED.
     """
 
     PENDING = "pending"

@@ -3,7 +3,7 @@
 If an agent of the kind ``workflow`` has only the name of a workflow, the name is replaced by the
 definition when the outer workflow is stored. So each version of the outer workflow has fixed
 versions of all inner workflows. A new version of an inner workflow does not change runs that are
-under way, and no cycle can arise later.
+under way. No cycle can arise later.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -38,7 +38,7 @@ class EventStream:
             async for document in documents:
                 ...
 
-    The stream keeps only the newest events, about ``length`` of them. A service that has missed
+    The stream keeps only the newest events: about ``length`` events. A service that has missed
     older events reads these events from the history. Postgres keeps the history of a run until the
     run is pruned.
 

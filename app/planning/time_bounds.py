@@ -22,7 +22,7 @@ BucketOf = Callable[[str, str], tuple[str, RateLimitConfig]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimeBound:
-    """A lower bound of a run's time, and its cause.
+    """A lower bound of a run's time, and the cause of the bound.
 
     Attributes:
         bucket: Name of the bucket, or ``run``.

@@ -22,7 +22,7 @@ from app.planning.calls import CallPlanner
 #: Returns the parts of attachments, or None if the attachments cannot be read on this machine.
 Read = Callable[[Sequence[Source]], list[Part] | None]
 #: Assumed length of a generated token. Few tokens are longer. If longer tokens make a run too
-#: expensive, its budgets stop the run.
+#: expensive, the run's budgets stop the run.
 BYTES_PER_TOKEN = 4
 #: Tokens of the message that tells a model why its answer does not fit the schema.
 REPAIR_TOKENS = 1000

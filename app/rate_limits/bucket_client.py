@@ -130,7 +130,7 @@ class BucketClient:
         return self._open_permit(self._ids, request, time.monotonic())
 
     def enter(self, request: LimitRequest, *, early: bool, max_wait_s: float) -> Waiter:
-        """Queue a request; its future gets the permit, or LongWait if the wait is too long."""
+        """Queue a request; the waiter's future gets the permit, or LongWait for too long a wait."""
         self._ids += 1
         waiter = Waiter(
             id=self._ids,

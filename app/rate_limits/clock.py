@@ -12,7 +12,7 @@ class BackendClock:
 
     The backend reads its clock between the sending of a message and the arrival of the reply. The
     estimate changes only as far as this fact requires (Cristian, 1989). Slow replies therefore do
-    no harm, and the estimate follows at once if the backend's clock is set to another time.
+    no harm. The estimate follows at once if the backend's clock is set to another time.
     """
 
     def __init__(self) -> None:

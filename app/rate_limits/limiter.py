@@ -216,7 +216,7 @@ class ClusterLimiter:
     async def reconfigure(self) -> None:
         """Ask ``resolve`` again; limits that have changed keep their levels.
 
-        If a model has moved to another bucket, its waiting requests move to that bucket.
+        If a model has moved to another bucket, the model's waiting requests move to that bucket.
         """
         for provider, model in list(self._names):
             self._enter_name(provider, model)

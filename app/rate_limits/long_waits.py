@@ -37,7 +37,7 @@ class Closed:
 
 
 def closed_by_limits(spec: BucketSpec, reply: Reply) -> Closed | None:
-    """Return the time for which limits per hour and day close a bucket; None if all have room."""
+    """Return until when limits per hour and day close a bucket; None if all limits have room."""
     for tier in spec.tiers:
         if tier.name == reply.long_tier:
             return _closed(reply.long_s, interval_s=1 / tier.rate, reason=tier.name)

@@ -27,7 +27,7 @@ def overview(
 
     Args:
         table: The limits in force.
-        live: Buckets in use, as ``ClusterLimiter.snapshot`` returns them.
+        live: Buckets in use, in the form of ``ClusterLimiter.snapshot``.
         circuits: Circuit breakers with recent failures, each with ``provider`` and ``model``.
 
     Returns:

@@ -98,7 +98,7 @@ def limit_table(
 
 
 def read_assignments(words: Sequence[str]) -> dict[str, Any]:
-    """Read limits as users type them: ``requests_per_minute=1200``, ``tokens_per_minute=none``.
+    """Read limits that a user has typed: ``requests_per_minute=1200``, ``tokens_per_minute=none``.
 
     This function does not check the values; ``check_block`` does.
 

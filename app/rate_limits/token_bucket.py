@@ -79,7 +79,7 @@ class TokenBucket:
         return True
 
     def time_until(self, tokens: float) -> float:
-        """Return the seconds until the bucket has that many tokens; infinity if it is too small."""
+        """Return the seconds until the bucket has that many tokens; infinity above ``capacity``."""
         self.refill()
         if tokens > self.capacity:
             return math.inf

@@ -59,8 +59,8 @@ class Dispatcher:
     async def send_levels(self, plans: Sequence[LevelPlan]) -> None:
         """Send levels, each as a chord of its lanes; the body of the chord advances the run.
 
-        A level of one lane needs no chord, because the lane advances the run itself. If many such
-        levels are sent at once, their lanes share messages.
+        A level of one lane needs no chord, because the lane advances the run itself. If many levels
+        of one lane are sent at once, the lanes of these levels share messages.
         """
         if plans:
             await asyncio.to_thread(self._send_levels, plans)

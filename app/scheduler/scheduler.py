@@ -108,7 +108,7 @@ class Scheduler:
         await self._dispatcher.send_levels(plans)
 
     async def advance(self, run_id: UUID, level: int | None) -> None:
-        """Admit a run, or advance it and dispatch its next level."""
+        """Admit a run, or advance the run and dispatch the next level."""
         if level is None:
             await self.admit()
         else:

@@ -29,7 +29,8 @@ from app.storage.progress import LevelPlan, plan_levels, plan_ready_levels
 
 WATCHDOG_LOCK = 7_465_003
 EPOCH_KEY = "agentchord:epoch"
-#: A key that expires, and its lifetime. The key's remaining time shows when a watchdog last looked.
+#: An expiring key, and the lifetime of the key. The key's remaining time shows when a watchdog last
+#: looked.
 LOOKED_KEY, LOOKED_MS = "agentchord:watchdog", 600_000
 
 TRY_LOCK: TextClause = text("SELECT pg_try_advisory_xact_lock(:key)")

@@ -304,7 +304,7 @@ def _refuse_pruned(run: Row[Any]) -> None:
 
 
 def _to_run_again(run_id: UUID, rows: Sequence[Row[Any]], agent: str) -> Collection[str]:
-    """Return the agent, all agents that depend on it, and all agents without a result."""
+    """Return the agent, all agents that depend on this agent, and all agents without a result."""
     names = [row.name for row in rows]
     if agent not in names:
         if (each := agent_of(agent)) in names:

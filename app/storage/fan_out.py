@@ -38,9 +38,9 @@ EXPAND: TextClause = text("""
     ON CONFLICT (run_id, name) DO NOTHING
 """)
 # An agent fails if all of its items have failed. The agent also fails if one item has failed and
-# either the agent is critical or its run allows no failed agents. The size of the outputs is
-# checked before the list of the outputs is built, because Postgres cannot build a JSON list of more
-# than 256 MB.
+# either the agent is critical or the agent's run allows no failed agents. The size of the outputs
+# is checked before the list of the outputs is built, because Postgres cannot build a JSON list of
+# more than 256 MB.
 COLLECT: TextClause = text("""
     WITH counted AS (
         SELECT p.id, p.priority, p.item_count AS total,

@@ -42,8 +42,8 @@ def renew_leases(
     """Extend all leases of a process in one statement.
 
     Args:
-        connection: The heartbeat's own connection; it is synchronous, because the heartbeat runs in
-            a thread.
+        connection: The heartbeat's own connection; the connection is synchronous, because the
+            heartbeat runs in a thread.
         held: The attempts that the process still owns, as far as the process knows. The keys are
             ids of agent runs.
         lease_s: Seconds from now until the leases end.

@@ -30,9 +30,9 @@ REMOVE_EMPTY: TextClause = text("""
     DELETE FROM rate_limits
     WHERE provider = :provider AND model = :model AND limits = '{}'::jsonb
 """)
-# If a call was first unconfirmed and became known later, it has two entries but counts as one call.
-# A call in flight has a hold and no entry yet. The transaction that deletes the hold writes the
-# entry.
+# If a call was first unconfirmed and became known later, the call has two entries but counts as one
+# call. A call in flight has a hold and no entry yet. The transaction that deletes the hold writes
+# the entry.
 RECENT_CALLS: TextClause = text("""
     SELECT provider, model, count(*) AS requests, sum(tokens)::bigint AS tokens
     FROM (

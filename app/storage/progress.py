@@ -1,4 +1,4 @@
-"""Moves runs through their levels, and ends or stops them.
+"""Moves runs through their levels, and ends or stops runs.
 
 Before a function changes a run, the function locks the run's row. The function changes the run only
 if the run is still at the level and in the state that the caller expects. Therefore a function may
@@ -74,7 +74,8 @@ OPEN_BY_PROVIDER: TextClause = text("""
     GROUP BY a.run_id, r.level, r.max_parallel_agents, r.priority, a.provider
     ORDER BY a.run_id, agents DESC
 """)
-# With :all, agents that wait for items are also cancelled, because nothing needs their lists.
+# With :all, agents that wait for items are also cancelled, because nothing needs the lists of these
+# agents.
 CANCEL_PENDING: TextClause = text("""
     WITH cancelled AS (
         UPDATE agent_runs SET status = 'cancelled', finished_at = clock_timestamp(),

@@ -3,7 +3,7 @@
 Pruning keeps the row of a run and the rows of its agents, with states, times, attempt numbers and
 dollars. Pruning removes the run's input, list elements, outputs, error messages, tool calls and
 history. The attempts that completed are deleted. The attempts that did not complete stay, because
-the report of wasted costs reads them.
+the report of wasted costs reads these attempts.
 """
 
 from dataclasses import dataclass

@@ -184,7 +184,7 @@ async def with_stored_workflows(connection: AsyncConnection, workflow: Workflow)
     """Replace the names of sub-workflows by the newest stored definitions.
 
     Raises:
-        WorkflowError: If no stored workflow has such a name.
+        WorkflowError: If no stored workflow has the name of a sub-workflow.
     """
     names = named_workflows(workflow)
     if not names:

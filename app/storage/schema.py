@@ -1,7 +1,7 @@
 """Migrates a database to the schema that this version needs, and checks the schema.
 
 Alembic is imported only inside the functions that migrate, because every worker imports this module
-at its start in order to check the schema.
+when the worker starts, in order to check the schema.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Connections to Postgres: one engine per process, with timeouts that protect the cluster.
 
 Without the timeouts, a frozen or cut-off process would keep its row locks until the kernel closes
-the connection. By default, the kernel closes it only after hours.
+the connection. By default, the kernel closes the connection hours later.
 """
 
 import re

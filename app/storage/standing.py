@@ -1,4 +1,4 @@
-"""Sets and removes standing budgets; a change of a budget also changes its current account."""
+"""Sets and removes standing budgets; a change of a budget also changes the current account."""
 
 from collections.abc import Sequence
 from uuid import UUID

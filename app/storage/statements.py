@@ -263,7 +263,7 @@ ENTRIES_OF_CALLS: TextClause = text("""
 # agent's account changes. entries: lines of the ledger. budgets: [{id, held, spent}], the sums of
 # the entries and of their holds by budget. overdrawn_usd is the current excess over the limit, so
 # the CHECK is never looser than necessary. A settlement raises overdrawn_usd only if the call cost
-# more than its hold. If a batch has several budgets, the caller has locked them in order.
+# more than its hold. If a batch has several budgets, the caller has locked the budgets in order.
 APPLY_RECORDS: TextClause = text("""
     WITH given AS (
         SELECT * FROM jsonb_to_recordset(CAST(:agents AS jsonb)) AS g(

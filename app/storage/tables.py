@@ -187,7 +187,7 @@ class Run(Table):
 
 
 class AgentRun(Spending, Table):
-    """One agent inside one run; its ``limit_usd`` is the agent's cost_limit."""
+    """One agent inside one run; ``limit_usd`` is the agent's cost_limit."""
 
     __tablename__ = "agent_runs"
     __table_args__ = (
@@ -434,7 +434,7 @@ class Hold(Table):
 
 
 class WaitingHold(Table):
-    """A hold that waits until other holds are settled, with its place in the order of the queue.
+    """A hold that waits until other holds are settled; the row has the hold's place in the queue.
 
     A row counts only while its agent run still waits. Therefore the places of a dead worker's
     agents are free when the leases of these agents have been taken away. The table needs no index

@@ -1,6 +1,6 @@
 """The backend in memory: exchange.lua in Python, for tests and for limits of a single process.
 
-Weakness: no other process sees the buckets of this backend, and the buckets end with the process.
+Weakness: no other process sees the buckets of this backend. The buckets end with the process.
 Limits of a cluster need ``RedisBackend``.
 """
 

@@ -25,8 +25,9 @@ class RedisBackend:
     """Buckets in Redis 6.2 or newer.
 
     Weakness: every exchange reads the first requests of all processes that wait for the bucket.
-    With hundreds of processes, an exchange is slow. Give such a cluster several buckets (accounts),
-    or fewer and larger processes. A single process can use ``MemoryBackend``, which needs no Redis.
+    With hundreds of processes, an exchange is slow. Give a cluster of this size several buckets
+    (accounts), or fewer and larger processes. A single process can use ``MemoryBackend``, which
+    needs no Redis.
 
     Args:
         redis: The process's client, which must not have ``decode_responses``. This class does not

@@ -1,4 +1,4 @@
-"""Steps for which no agent waits, and which a worker finishes before it closes."""
+"""Steps that no agent waits for; a worker finishes these steps before the worker closes."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -12,8 +12,8 @@ log = structlog.get_logger(__name__)
 class Background:
     """Runs steps in the background while agents run.
 
-    Its weakness: a killed worker loses its unfinished steps. A fact that is
-    necessary for a run is written with the records of attempts instead (``workers.settling``).
+    Its weakness: a killed worker loses its unfinished steps. A fact that is necessary for a run is
+    written with the records of attempts instead (``workers.settling``).
 
     Example:
         background.start(signals.send(agent_run_id, "money"), name="budget_waiters")

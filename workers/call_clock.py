@@ -1,4 +1,4 @@
-"""The time that an attempt may spend on calls, and the calls that it has made."""
+"""The time that an attempt may spend on calls, and the calls that the attempt has made."""
 
 import math
 import time
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 class CallClock:
     """Counts down an agent's timeout during calls and tools, but not during waits.
 
-    Its weakness: the clock only counts the time. If a call takes longer, the caller itself has to
-    stop the call, with ``asyncio.timeout(clock.left_s)``.
+    Its weakness: the clock only counts the time. If a call takes longer than the time that is left,
+    the caller has to stop the call with ``asyncio.timeout(clock.left_s)``.
 
     Args:
         timeout_s: Seconds that the agent may spend on calls and tools.
@@ -22,8 +22,8 @@ class CallClock:
         calls: Number of calls that the attempt has begun.
         begun: Whether the attempt has made a call whose result is not stored yet. Another attempt
             could not use this result.
-        first_token_s: Seconds to the first token of the first streamed answer; None before such an
-            answer.
+        first_token_s: Seconds to the first token of the first streamed answer; None before a
+            streamed answer.
 
     Example:
         clock = CallClock(30.0)

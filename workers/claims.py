@@ -15,14 +15,14 @@ from app.storage.progress import LevelPlan, Progress, advance
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """A lane's request to move its run on.
+    """A lane's request to advance the run.
 
     Attributes:
         run_id: The run.
         level: The level that is done, as far as the lane knows.
         provider: The lane's provider.
         goes_on: Whether the lane is ready to go on with the next level. The lane goes on only if
-            one lane of its provider is enough for that level.
+            one lane of the provider is enough for that level.
     """
 
     run_id: UUID
@@ -57,7 +57,7 @@ class Claims:
 
     Its weakness: a claim locks the run's row, so the lanes of one run claim one after the other.
     The alternative is ``SKIP LOCKED`` on the agents. Then the lanes could claim at the same time,
-    but in total they could exceed ``max_parallel_agents``.
+    but together the lanes could exceed ``max_parallel_agents``.
 
     Args:
         engine: The process's engine.

@@ -1,4 +1,4 @@
-"""The composition of a worker: it makes lanes from backends, in processes and in simulations."""
+"""The composition of a worker, in processes and in simulations: makes lanes from backends."""
 
 import asyncio
 import contextlib
@@ -84,8 +84,8 @@ class Backends:
         answers: The cluster's shared answers.
         flower_events: Shows agents in Flower.
         metrics: Counts attempts, calls, tokens and dollars for Prometheus.
-        money: Makes the ``Money`` that places holds. Its arguments are the group commit of the
-            holds and the platform's signals.
+        money: Makes the ``Money`` that places holds, from the group commit of the holds and the
+            platform's signals.
     """
 
     clients: Clients
@@ -100,14 +100,14 @@ class Backends:
 class Composition:
     """All collaborators of one worker, bound to the running loop.
 
-    Its weakness: it has no heartbeat, and does not read stored limits. In a process,
+    Its weakness: a composition has no heartbeat and does not read stored limits. In a process,
     ``workers.runtime`` has the heartbeat and reads the limits. These parts do not belong to the
-    composition, because a heartbeat needs a thread, and a simulation cannot have threads.
+    composition, because a heartbeat needs a thread, while a simulation cannot have threads.
 
     Args:
         platform: The objects that workers and clients share.
         backends: The other services.
-        worker: Unique name of the worker, which is stored as the owner of its leases.
+        worker: Unique name of the worker. The worker's leases store this name as their owner.
 
     Attributes:
         inflight: The agent runs in progress.
@@ -189,7 +189,7 @@ class Composition:
         )
 
     def background(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """Return the coroutines that run beside the lanes, by name; the caller cancels them."""
+        """Return, by name, the coroutines that run beside the lanes; the caller cancels these."""
         return {
             "watchdog": self.watchdog.run(),
             "renew_limits": self._renew_limits(),

@@ -4,7 +4,8 @@ In Flower, each agent run is a task ``agent.<name>`` with the id of the agent ru
 the events in batches from a bounded queue; the loop never sends events.
 
 Flower always shows names, ids, states, times, models and costs. If the configuration says so,
-Flower also shows prompts, answers, and the texts of errors, which may repeat prompts or answers.
+Flower also shows prompts, answers and the texts of errors. The text of an error may repeat a prompt
+or an answer.
 """
 
 import queue
@@ -49,13 +50,13 @@ FlowerEvent = tuple[str, dict[str, Any]]
 class FlowerEvents:
     """Sends the events of agent runs to Flower, and never slows down the agent runs.
 
-    Its weakness: if the queue is full, events are dropped and counted, and a killed worker loses
-    its queue. So Flower may miss events. The alternative is the history in Postgres, which is
+    Its weakness: if the queue is full, events are dropped and counted. A killed worker loses its
+    queue, too. So Flower may miss events. The alternative is the history in Postgres, which is
     complete (``app.client.event_bus``).
 
     Args:
         celery: The Celery instance.
-        hostname: Node name of this worker, as Flower lists it.
+        hostname: The node name that Flower lists for this worker.
         redact: Hides secrets in the values that Flower shows.
         payloads: Whether prompts, outputs and the texts of errors are shown.
 

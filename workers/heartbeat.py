@@ -24,7 +24,7 @@ class Heartbeat:
     The statement also returns the leases whose runs are paused or have to stop.
 
     Its weakness: if a C extension keeps Python's interpreter lock for longer than a lease lasts,
-    this thread stops, too, and the leases are lost. The alternative, a separate process, could not
+    this thread stops, too. Then the leases are lost. The alternative, a separate process, could not
     see whether the worker still runs.
 
     Args:
@@ -100,7 +100,7 @@ class Heartbeat:
                     answer = renew_leases(connection, held, lease_s=self._lease_s)
             except DBAPIError as error:
                 # Calls in flight go on, because a lease can still be renewed if no other worker has
-                # taken over its agent.
+                # taken over the agent.
                 log.warning("heartbeat_failed", leases=len(held), error=str(error.orig))
                 continue
             self._loop.call_soon_threadsafe(self._inflight.renewed, held, answer)

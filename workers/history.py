@@ -15,8 +15,8 @@ class HistoryWriter:
     """Writes events of the history in the background, so that no agent waits for them.
 
     Its weakness: a killed worker loses the events that are not written yet, and an event may be
-    written after the end of its attempt. An event that is necessary for a run is
-    written with the record of its attempt instead (``app.storage.records.Ending``).
+    written after the end of its attempt. An event that is necessary for a run is written with the
+    record of its attempt instead (``app.storage.records.Ending``).
 
     Args:
         engine: The process's engine.

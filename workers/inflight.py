@@ -1,4 +1,4 @@
-"""The leases of this process, one for each of its agent runs, and the ways to stop an agent run."""
+"""The leases of this process, one for each agent run, and the ways to stop an agent run."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ class StopReason(StrEnum):
 
 
 class LeaseGone(Exception):
-    """The attempt has lost its lease, or its run is being stopped, so no call may start."""
+    """The attempt has lost its lease, or the run is being stopped, so no call may start."""
 
     def __init__(self, reason: StopReason) -> None:
         super().__init__(reason)
@@ -66,7 +66,7 @@ class InFlight:
     """The leases of this process. Only the loop changes them; the heartbeat's thread reads copies.
 
     Its weakness: a stop only cancels the coroutine of the agent. Code in a thread, such as the code
-    of a function agent, continues, and its result is dropped.
+    of a function agent, continues; the result of this code is dropped.
 
     Example:
         with inflight.lease(claimed) as lease:

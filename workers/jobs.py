@@ -28,7 +28,7 @@ class Job:
         waits: The waiting times of the attempt, by reason and description.
         started_at: Start time of the attempt in seconds since the epoch. Only Flower and the
             metrics use this time.
-        prompt: The rendered prompt; None before it is rendered.
+        prompt: The rendered prompt; None before the prompt is rendered.
         finish_reason: The end of the last answer; None before an answer, and while a call is made.
     """
 
@@ -45,7 +45,7 @@ class Job:
 
     @property
     def element(self) -> dict[str, Any]:
-        """The list element and its index, by their names in prompts; empty if no element exists."""
+        """The list element and the element's index, by their names in prompts; or else empty."""
         if self.claimed.item_index is None:
             return {}
         return {ITEM: self.claimed.item, INDEX: self.claimed.item_index}
@@ -60,5 +60,5 @@ class Job:
 
     @property
     def is_list(self) -> bool:
-        """Whether this agent stands for a whole ``for_each``, and its items are not yet known."""
+        """Whether this agent stands for a whole ``for_each`` whose items are not yet known."""
         return self.agent.for_each is not None and self.claimed.item_index is None

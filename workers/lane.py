@@ -1,4 +1,4 @@
-"""A lane claims, runs and records agents until none is left, and then passes on the permission."""
+"""A lane claims, runs and records agents until none is left. Then the permission is passed on."""
 
 import asyncio
 import math
@@ -18,7 +18,8 @@ from workers.inflight import InFlight
 from workers.pipeline import Pipeline
 from workers.run_contexts import RunContext, RunContexts
 
-#: A lane waits for agents that are ready again within these seconds; other agents get a new lane.
+#: A lane waits for agents that are ready again within these seconds; agents that are ready later
+#: get a new lane.
 LINGER_S = 10.0
 #: After these seconds, a lane lets other lanes go first if messages wait in its queue.
 TIME_SLICE_S = 5.0
@@ -28,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Place:
-    """A lane at a level: its width there, and the agents that it has claimed already."""
+    """A lane at a level: the lane's width, and the agents that the lane has claimed already."""
 
     level: int
     lane: Lane
@@ -173,7 +174,7 @@ class LaneRunner:
         if left is None or not left.open:
             return await self._move_on(run, place, looks_again=left is None)
         if left.more and left.room:
-            # This lane lets other lanes go first, or its process drains. In both cases, a new lane
+            # This lane lets other lanes go first, or the process drains. In both cases, a new lane
             # at the end of the queue takes over the work of this lane.
             await self._dispatcher.send_lane(plan, lane)
         elif left.other_provider is not None and not left.more:

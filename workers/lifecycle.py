@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 def runtime() -> Runtime:
-    """Return this process's runtime; it is opened before the first task arrives."""
+    """Return this process's runtime; the runtime is opened before the first task arrives."""
     assert _runtime is not None, "no Celery worker has been initialised in this process"
     return _runtime
 
@@ -66,7 +66,7 @@ def open_runtime(sender: Any = None, **_: Any) -> None:
     except AgentChordError as error:
         refuse(str(error))
     except Exception as error:
-        # Celery would only log the exception, and the worker would go on and drop every task.
+        # Celery would only log the exception. The worker would then go on and drop every task.
         log.exception("worker_not_opened")
         refuse(f"{type(error).__name__}: {error}")
 

@@ -1,4 +1,4 @@
-"""One agent run, step by step: prepare, run, record. Every outcome is recorded; none is raised."""
+"""One agent run, step by step: prepare, run, record. Every outcome is recorded, and not raised."""
 
 import asyncio
 import random
@@ -72,14 +72,14 @@ class Agents:
 class Pipeline:
     """Executes claimed agents.
 
-    Its weakness: an unexpected exception in any step is recorded as the failure of its agent, so
+    Its weakness: an unexpected exception in any step is recorded as the failure of the agent, so
     that a defect costs one agent and not the lane. Only the log (``agent_crashed``) has the
     traceback.
 
     Args:
         inflight: The leases of this process.
         records: Group commit of records.
-        agents: Runs an attempt in the way that suits the kind of its agent.
+        agents: Runs an attempt in the way that suits the agent's kind.
         flower_events: Shows the attempt in Flower.
         metrics: Counts attempts, calls, tokens and dollars for Prometheus.
         failures: Decides on the consequence of a failure.
@@ -165,14 +165,14 @@ class Pipeline:
         return ending.ready_in_s if ending.retry or ending.waits_for else None
 
     async def _go_on(self, step: Awaitable[None]) -> None:
-        """Let the scheduler act on a record; if this fails, the watchdog acts on it later."""
+        """Let the scheduler act on a record; after an error, the watchdog acts on the record later."""
         try:
             await step
         except Exception:
             log.exception("scheduler_not_told")
 
     async def _attempt(self, job: Job) -> Ending | SubRunAnswer | None:
-        """Run the attempt, and return its ending, or the answer for a stored run of a sub-workflow.
+        """Run the attempt; return the attempt's ending, or the answer about a stored sub-workflow run.
 
         The result is None if the lease is lost and only the cost of the attempt is left to book.
         """
@@ -238,7 +238,7 @@ class Pipeline:
         try:
             return await self._records.submit(record)
         except Exception as error:
-            # Postgres refuses the row itself, so record the money and a failure, without the
+            # Postgres refuses the row itself, so record a failure and the money, without the
             # result.
             log.exception("record_refused")
             ending = self._ended(job, AgentStatus.FAILED, error)

@@ -1,4 +1,4 @@
-"""Celery's requests, with the name of their task in every event.
+"""Celery's requests, with the task's name in every event.
 
 Celery sends the name of a task only when the task is received. A Flower server that has started
 later would therefore show the tasks in progress without a name.

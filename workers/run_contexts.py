@@ -24,7 +24,7 @@ READ: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunContext:
-    """The facts of a run that all its agents share."""
+    """The facts of a run that all agents of the run share."""
 
     run_id: UUID
     workflow_id: UUID
@@ -40,7 +40,7 @@ class RunContext:
         """The ids of the budgets of the run and of its outer runs.
 
         The budget of a run has the run's id. Standing budgets are not listed, because the database
-        finds them for each hold.
+        finds standing budgets for each hold.
         """
         return (self.run_id, *self.ancestors)
 

@@ -1,7 +1,7 @@
-"""The runtime of a worker process: one asyncio loop in one thread, and all that runs on it.
+"""The runtime of a worker process: one asyncio loop in one thread, and all that runs on this loop.
 
 Celery's threads give their tasks to the loop and wait. For each message, one thread waits, however
-many agents the lanes of the message run. ``workers.composition`` puts the parts together.
+many agents run in the message's lanes. ``workers.composition`` puts the parts together.
 """
 
 import asyncio
@@ -41,14 +41,14 @@ log = structlog.get_logger(__name__)
 class Runtime:
     """Everything that a worker process needs, on one loop in one thread.
 
-    Its weakness: a process uses one core for Python code, however many agents it runs. To use more
+    Its weakness: a process uses one core for Python code, however many agents run. To use more
     cores, start more processes (``agentchord up --workers``). Each process has its own connections.
 
     Args:
-        worker: Unique name of this process, which is stored as the owner of its leases.
-        node: Name of this process among Celery's workers, as Flower shows it.
-        queues: The queues that this process serves. The SDKs of their providers are loaded before
-            the first call.
+        worker: Unique name of this process. The process's leases store this name as their owner.
+        node: Name of this process among Celery's workers and in Flower.
+        queues: The queues that this process serves. The SDKs of the queues' providers are loaded
+            before the first call.
 
     Example:
         runtime = Runtime("host:1:5f0c", node="celery@host", queues={"openai"})
@@ -98,7 +98,7 @@ class Runtime:
 
     async def _open(self) -> None:
         # Half a million objects of imported modules live until the process ends, so the garbage
-        # collector does not have to look at them, now or later.
+        # collector does not have to look at these objects, now or later.
         gc.disable()
         self._platform = platform = build_platform(
             application_name=f"agentchord {self.worker}", session_settings=LOOKUP_SETTINGS
@@ -106,7 +106,7 @@ class Runtime:
         settings = platform.settings
         self._limits = StoredLimits(platform.engine, settings.rate_limits, settings.provider_names)
         self._backends = self._build_backends()
-        # The composition is made first, because this can fail, for example if a module of
+        # The composition is made first, because this step can fail, for example if a module of
         # `imports` does not exist.
         self._parts = Composition(platform, self._backends, worker=self.worker)
         self._preload()

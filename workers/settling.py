@@ -1,8 +1,8 @@
 """The calls and the ends of tool calls that an attempt has not written yet.
 
 All these calls and ends are written with the next record of the attempt. If it is unknown whether a
-record was written, its calls are kept for the next record. If a call is written twice, it is booked
-only once.
+record was written, the record's calls are kept for the next record. If a call is written twice, it
+is booked only once.
 """
 
 from collections.abc import Sequence
@@ -73,12 +73,12 @@ class Settling:
     async def write(
         self, tools: Sequence[ToolCallRecord] = (), turn: TurnRecord | None = None
     ) -> bool:
-        """Write the calls now, so that their held money is free before the next call.
+        """Write the calls now, so that the money held for these calls is free before the next call.
 
         Args:
             tools: The tool calls that are written together with the calls.
-            turn: The answer that asks for tools; it is written together with the calls. None if
-                no such answer has to be written.
+            turn: The answer that asks for tools; this answer is written together with the calls.
+                None if there is no answer to write.
 
         Returns:
             Whether the attempt still owns its agent run; True if there was nothing to write.
@@ -103,7 +103,7 @@ class Settling:
         return accepted
 
     def last(self, ending: Ending | None) -> Record:
-        """Return the attempt's last record: its ending, with all unwritten calls and tool calls."""
+        """Return the attempt's last record: the ending, with all unwritten calls and tool calls."""
         return Record(
             agent_run_id=self._agent_run_id,
             attempt=self._attempt,

@@ -1,7 +1,7 @@
-"""The limits that operators store, as a running worker applies them, and the recent use of buckets.
+"""The limits of a running worker that operators have stored, and the recent use of buckets.
 
-The limits in Postgres decide; a signal only makes a worker read them at once. While Postgres is
-away, the last known limits stay in force.
+The limits in Postgres decide; a signal only makes a worker read these limits at once. While
+Postgres is away, the last known limits stay in force.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ class StoredLimits:
         self._take(await persist(self._engine, read_limits, name="stored_limits"))
 
     def look_now(self) -> None:
-        """Read the limits at once, because a signal says that they were changed."""
+        """Read the limits at once, because a signal says that the limits were changed."""
         self._look.set()
 
     async def follow(
@@ -93,8 +93,8 @@ class StoredLimits:
             if changed:
                 log.info("limits_changed", stored=len(self._stored))
                 await limiter.reconfigure()
-                # Agents are woken only after the change. Under the old limits, they would have to
-                # wait again for the same time.
+                # Agents are woken only after the change. Under the old limits, the agents would
+                # have to wait again for the same time.
                 await persist(self._engine, wake_deferred_by_limits, name="wake_deferred")
                 await on_change()
 

@@ -24,10 +24,10 @@ log = structlog.get_logger(__name__)
 
 
 class CountedRecords(GroupCommit[Record, bool]):
-    """A group commit of records, which counts the calls in a record after they are booked.
+    """A group commit of records; after the calls of a record are booked, it counts these calls.
 
-    Its weakness: if a worker is killed, a watchdog books its last calls, and no counter includes
-    these calls. The ledger includes them.
+    Its weakness: if a worker is killed, a watchdog books the worker's last calls. No counter
+    includes these calls, but the ledger does.
 
     Args:
         metrics: Counts the calls.
@@ -63,7 +63,7 @@ class WorkerMetrics:
     (``agentchord costs``).
 
     Args:
-        config: Whether metrics are counted, and the address at which they are served.
+        config: Whether metrics are counted, and the address at which the metrics are served.
 
     Example:
         metrics = WorkerMetrics(settings.monitoring)
@@ -85,7 +85,7 @@ class WorkerMetrics:
 
     @property
     def port(self) -> int | None:
-        """The port on which the metrics are served; None if they are not served."""
+        """The port on which the metrics are served; None if the metrics are not served."""
         return None if self._server is None else self._server[0].server_port
 
     def start(self) -> None:

@@ -1,7 +1,7 @@
 """The ways in which a model's answer ends, and the ends that an agent does not accept.
 
-An agent never uses a cut or refused answer in silence. Either the agent fails, or its result says
-how the answer ended.
+An agent never uses a cut or refused answer in silence. Either the agent fails, or the agent's
+result says how the answer ended.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ from app.llm.base import LLMResponse, Message
 
 #: The ends of a cut answer, of a refused answer, and of an answer without text and calls.
 CUT, REFUSED, EMPTY = "length", "content_filter", "empty"
-#: The end of a paused answer. The model continues the answer when the provider gets it back.
+#: The end of a paused answer. When the provider gets the paused answer back, the model continues
+#: the answer.
 PAUSED = "pause"
 GO_ON = (
     "Continue your answer exactly where it stopped: it was cut at its length limit. Begin with the "
@@ -36,8 +37,8 @@ def check_refused(agent: Agent, response: LLMResponse) -> None:
     """Refuse an answer if the model refused to answer, or if a content filter ended the answer.
 
     Raises:
-        OutputInvalid: If the answer is such a refusal. The error contains the words of the refusal.
-            A second request would not help.
+        OutputInvalid: If the answer ended in one of these two ways. The error contains the words of
+            the refusal. A second request would not help.
     """
     if response.finish_reason == REFUSED:
         refusal = response.metadata.get("refusal") or response.content or "it gave no reason"
@@ -45,17 +46,17 @@ def check_refused(agent: Agent, response: LLMResponse) -> None:
 
 
 def check_end(agent: Agent, response: LLMResponse, *, is_read: bool) -> None:
-    """Refuse the last answer of an agent if its end is not accepted.
+    """Refuse the last answer of an agent if the end of the answer is not accepted.
 
     Args:
         agent: The agent.
         response: An answer without tool calls. If the agent has an ``output_schema``, an empty
-            answer is not refused here, because the model may repair it.
+            answer is not refused here, because the model may repair the answer.
         is_read: Whether another agent reads the output.
 
     Raises:
-        OutputInvalid: If the model refused to answer, or if the answer was cut or is empty and the
-            agent does not accept this.
+        OutputInvalid: If the model refused to answer, or if the answer is cut or empty and the
+            agent does not accept a cut or empty answer.
     """
     check_refused(agent, response)
     if response.finish_reason == PAUSED:

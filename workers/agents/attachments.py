@@ -1,4 +1,4 @@
-"""Reads the attachments of an attempt, and compares them with those that were sent earlier."""
+"""Reads an attempt's attachments, and checks that earlier attempts sent the same attachments."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ from workers.jobs import Job
 
 
 class Attachments:
-    """Reads attachments anew for each attempt, so that no conversation stores their bytes.
+    """Reads attachments anew for each attempt, so that no conversation stores the bytes of files.
 
-    Its weakness: a file must stay as it is until its agent has ended. For files that change, the
-    alternative is base64 in the run's input, because the input is stored with the run.
+    Its weakness: a file must not change until the agent of the file has ended. For files that
+    change, the alternative is base64 in the run's input, because the input is stored with the run.
 
     Args:
         reader: Reads the files.

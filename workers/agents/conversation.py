@@ -38,12 +38,12 @@ class OpenTurn:
     Attributes:
         id: Id of the turn.
         tool_calls: The tool calls that the model asks for.
-        answers: The known results for the model, by position.
+        answers: The known results that the model gets, by the position of the tool call.
         interrupted: Positions of the tool calls with an unknown outcome. An earlier attempt has
             started these tool calls.
         record: The record of the turn that must be stored, or None if the turn is stored already.
 
-    If the turn is not stored yet, its answers are not stored either.
+    If the turn is not stored yet, the turn's answers are not stored either.
     """
 
     id: UUID
@@ -82,9 +82,10 @@ class Conversation:
 
     Attributes:
         turns: Number of answers so far that asked for tools or that the provider paused.
-        open_turn: The turn whose tool calls are not all answered; None if all are answered.
+        open_turn: The turn whose tool calls are not all answered; None if all tool calls are
+            answered.
         option: Index of the model that answers: 0 is the agent's own model, and 1 is the agent's
-            first fallback. The conversation stays with this model.
+            first fallback. The conversation stays with the model that answers.
     """
 
     def __init__(self, opening: Sequence[Message], stored: Sequence[StoredTurn] = ()) -> None:
@@ -103,8 +104,8 @@ class Conversation:
     def ask(self, response: LLMResponse, call_id: UUID) -> None:
         """Add an answer that asks for tools, or that the provider has paused.
 
-        The tool calls of a cut answer are not executed. The result of each of these calls says
-        this.
+        The tool calls of a cut answer are not executed. The result of each of these calls says that
+        the call was not executed.
 
         Args:
             response: The answer.

@@ -24,7 +24,7 @@ class KindAgents:
     """Runs agents that ask no model; such agents need no permit and no hold, and cost nothing.
 
     Its weakness: a function that is not async runs in a thread, and a thread cannot be stopped.
-    After the deadline the agent fails, and the thread goes on. The alternative is an async
+    After the deadline, the agent fails while the thread goes on. The alternative is an async
     function, or an agent of the kind ``http``.
 
     Args:
@@ -40,7 +40,7 @@ class KindAgents:
         self._max_output_bytes = max_output_bytes
 
     async def run(self, job: Job, inputs: Mapping[str, Any]) -> Any:
-        """Run an attempt until it ends, reaches its deadline or is stopped.
+        """Run an attempt until the attempt ends, reaches the deadline or is stopped.
 
         Args:
             job: The attempt.

@@ -39,8 +39,8 @@ class LLMAgent:
     """Runs llm agents.
 
     Its weakness: every turn sends the whole conversation again, so the cost of an agent grows with
-    the square of the number of turns. ``max_turns`` and ``cost_limit`` bound this cost, and
-    ``prompt_cache`` lowers it.
+    the square of the number of turns. ``max_turns`` and ``cost_limit`` bound this cost.
+    ``prompt_cache`` lowers this cost.
 
     Args:
         calls: Makes the calls.
@@ -72,9 +72,10 @@ class LLMAgent:
         self._max_output_bytes = max_output_bytes
 
     async def run(self, job: Job, prompt: str, sources: Sequence[Source] = ()) -> Any:
-        """Converse with the model until it answers without asking for a tool.
+        """Converse with the model until the model answers without asking for a tool.
 
-        If the provider pauses its own tools, the model gets its answer back and goes on.
+        If the provider pauses the provider's own tools, the model gets the paused answer back and
+        goes on.
 
         The second attempt and every later attempt go on with the conversation that the earlier
         attempts have stored. The stored turns are not paid for again, and finished tool calls are
@@ -91,9 +92,9 @@ class LLMAgent:
 
         Raises:
             AgentError: If an attachment cannot be sent, a call fails, a tool is unknown, or
-                ``max_turns`` is reached. This error is also raised if the answer still does not fit
-                the schema after one repair, or if the answer was refused, cut or empty and the
-                agent does not accept this.
+                ``max_turns`` is reached. This error is also raised if the answer was refused, or if
+                the answer still does not fit the schema after one repair. A cut or empty answer
+                also raises this error, unless the agent accepts this answer.
             LeaseGone: If the attempt must stop.
         """
         at_provider = [tool for tool in job.agent.tools if is_server_tool(tool)]
@@ -140,7 +141,7 @@ class LLMAgent:
         specs: Sequence[Mapping[str, Any]],
         response: LLMResponse,
     ) -> LLMResponse:
-        """While the answer is cut, ask the model to go on; return the answer with all its text.
+        """While the answer is cut, ask the model to go on; return one answer with all parts.
 
         The parts of the answer are not stored, so the next attempt asks for the whole answer again.
         """
@@ -212,7 +213,7 @@ class LLMAgent:
         parts = await self._attachments.read(job, sources)
         if any(map(is_media, parts)):
             return [*parts, {"type": "text", "text": prompt}]
-        # Not every server of OpenAI's protocol takes a list of texts.
+        # Not every server with OpenAI's protocol accepts a list of texts.
         return "\n\n".join([*(part["text"] for part in parts), prompt])
 
     async def _open(self, job: Job, content: str | list[Part]) -> Conversation:

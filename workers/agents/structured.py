@@ -1,4 +1,4 @@
-"""Structured output: reads an answer as JSON and checks it against the agent's schema."""
+"""Structured output: reads an answer as JSON and checks the JSON against the agent's schema."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ INLINE_BYTES = 100_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """An answer that fits the schema, as its JSON value."""
+    """The JSON value of an answer that fits the schema."""
 
     value: Any
 
@@ -34,8 +34,8 @@ class Unfit:
         problem: The path of the wrong value, and the fault of this value.
         remedy: The advice to the user.
         repairable: Whether a second request to the model may help. If the answer ended at
-            ``max_tokens``, a second request does not help, because the second answer would end
-            there, too.
+            ``max_tokens``, a second request does not help, because the second answer would end at
+            ``max_tokens``, too.
     """
 
     problem: str
@@ -107,8 +107,8 @@ def _read(response: LLMResponse, schema: Mapping[str, Any]) -> Fit | Unfit:
 def _value(text: str, schema: Mapping[str, Any], *, cut: bool) -> Any:
     """Read a text as JSON.
 
-    The function tries the whole text first. Then it tries the text without its thoughts and its
-    fence, and last the only value in this text.
+    The function tries the whole text first. Then the function tries the text without thoughts and
+    without the fence. Last, the function tries the only value in this shorter text.
 
     Raises:
         InvalidJson: If the text is not JSON and does not contain exactly one object or list.
@@ -120,7 +120,7 @@ def _value(text: str, schema: Mapping[str, Any], *, cut: bool) -> Any:
     try:
         return read_json(bare, "output")
     except InvalidJson:
-        # If the answer was cut, the wanted value may be the incomplete value at its end.
+        # If the answer was cut, the wanted value may be the incomplete value at the answer's end.
         piece = None if cut else json_in_prose(bare, _brackets(schema))
         if piece is None:
             raise

@@ -49,7 +49,7 @@ class SubWorkflowAgent:
         Args:
             job: The attempt.
             inputs: The input of the inner run. Values with the name of an inner agent are left out,
-                because no prompt of the inner workflow could read them.
+                because no prompt of the inner workflow could read these values.
 
         Raises:
             SubWorkflowRefused: If the input does not fit the inner workflow, or if sub-workflows

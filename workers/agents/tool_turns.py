@@ -1,9 +1,9 @@
 """The tool calls of one turn.
 
-The start of each tool call is stored before the tool runs, and the end of the call is stored as
+The start of each tool call is stored before the tool runs. The end of the tool call is stored as
 soon as the tool ends. So a tool call that has ended is never executed again, whatever happens to
-this worker. If it is unknown whether a tool call has run, the call is repeated only if its tool is
-idempotent.
+this worker. If it is unknown whether a tool call has run, the tool call is repeated only if the
+tool is idempotent.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ Running = dict[asyncio.Task[ToolOutput], int]
 class ToolTurns:
     """Runs the tools that models ask for.
 
-    Its weakness: if a worker is killed, the outcome of its running tool calls is unknown, and the
-    model gets this information. If a second execution of a tool does no harm, the alternative is
-    ``@tool(idempotent=True)``.
+    Its weakness: if a worker is killed, the outcomes of the worker's running tool calls are
+    unknown. The model is told that these outcomes are unknown. If a second execution of a tool does
+    no harm, the alternative is ``@tool(idempotent=True)``.
 
     Args:
         engine: The process's engine.
@@ -47,7 +47,7 @@ class ToolTurns:
         """Answer every tool call of the open turn, and close the turn.
 
         Args:
-            job: The attempt. Its unwritten calls are written together with the turn.
+            job: The attempt. The attempt's unwritten calls are written together with the turn.
             conversation: A conversation with an open turn.
             tools: The agent's tools by name.
 
@@ -68,7 +68,7 @@ class ToolTurns:
         conversation.close()
 
     async def _store(self, job: Job, turn: OpenTurn, places: Sequence[int]) -> None:
-        """Store the start of the tools; store a new turn, too, with its known answers."""
+        """Store the start of the tools; store a new turn, too, with the known answers of the turn."""
         starts = [turn.tool_call(place, ToolState.RUNNING) for place in places]
         answered = turn.answers.items() if turn.record else ()
         refused = [turn.tool_call(place, ToolState.FAILED, said.text) for place, said in answered]
@@ -136,7 +136,7 @@ class ToolTurns:
         )
         if fence.lost:
             return LeaseGone(StopReason.LEASE_LOST)
-        # Even if the run was resumed meanwhile, the agent is handed back, and a new attempt goes
+        # Even if the run was resumed meanwhile, the agent is handed back. Then a new attempt goes
         # on.
         return LeaseGone(StopReason.RUN_STOPPED if fence.stopping else StopReason.RUN_PAUSED)
 
@@ -149,7 +149,7 @@ def _may_repeat(turn: OpenTurn, place: int, tools: Mapping[str, Tool]) -> bool:
 def _take_ended(
     running: Running, turn: OpenTurn, seconds: float
 ) -> tuple[dict[int, ToolCallRecord], ToolError | None]:
-    """Remove the ended tools from ``running``; return their records, and their error, if any."""
+    """Remove the ended tools from ``running``; return the tools' records, and an error, if any."""
     ended: dict[int, ToolCallRecord] = {}
     failure: ToolError | None = None
     for task in [task for task in running if task.done()]:

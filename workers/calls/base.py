@@ -106,7 +106,7 @@ class CallOutcome:
 
 
 class CallRing(Protocol):
-    """Makes one call. The provider's ring and the rings around it have this form.
+    """Makes one call. Every ring has this form, the provider's ring included.
 
     Example:
         class TimedRing:
@@ -143,9 +143,9 @@ def surround(provider: CallRing, rings: Mapping[str, Callable[[CallRing], CallRi
 
     Args:
         provider: The innermost ring.
-        rings: One function for each ring, under the ring's name in ``INSIDE_OUT``. The function
-            gets the next inner ring and returns its own ring. A ring without a function is left
-            out.
+        rings: One function for each ring, under the ring's name in ``INSIDE_OUT``. A ring's
+            function gets the next inner ring and returns the ring. A ring without a function is
+            left out.
 
     Returns:
         The outermost ring.

@@ -1,7 +1,8 @@
 """The ring of shared answers: equal requests share the answer to one call to the provider.
 
 The ring applies to agents with ``cache``. While one call of the cluster is in flight, equal calls
-wait for its answer. If that call fails or its worker dies, the waiting calls ask the provider.
+wait for the answer to this call. If this call fails or the call's worker dies, the waiting calls
+ask the provider.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ _OF_THE_WAY = frozenset(
 
 
 class CacheRing:
-    """Makes calls unless their answer is known.
+    """Makes each call unless the answer to the call is known.
 
     Its weakness: only requests with the same messages and parameters are equal, and all equal
     requests get one answer, at any temperature. While Redis is away, every call is made. For
@@ -41,7 +42,7 @@ class CacheRing:
         inner: The next inner ring.
         cache: The answers.
         signals: Tells the waiting calls that the answer has arrived.
-        pricing: Returns the price of a call that was saved.
+        pricing: Returns the price of a call that a known answer has made unnecessary.
         background: Runs steps that no agent waits for.
     """
 

@@ -1,4 +1,4 @@
-"""The ring of circuit breakers: while a model fails for all agents, its calls wait here.
+"""The ring of circuit breakers: while a model fails for all agents, calls to the model wait here.
 
 A call that waits here has no permit and no hold.
 """
@@ -16,7 +16,7 @@ MAX_NOTED = 4096
 
 
 class CircuitRing:
-    """Makes calls when the circuit of their model allows it.
+    """Makes each call when the circuit of the call's model allows the call.
 
     Its weakness: agents wait until the model works again. One alternative is ``when_open: fail`` in
     the configuration. Another alternative is a fallback: if the agent's ``fallback_on`` contains
@@ -40,7 +40,7 @@ class CircuitRing:
         """See ``CallRing``.
 
         Raises:
-            CircuitOpen: If the circuit is open, and the policy or the request forbids the wait.
+            CircuitOpen: If the circuit is open while the policy or the request forbids the wait.
             LongWait: If the circuit stays open for long, and a later attempt can go on from here.
         """
         while True:

@@ -40,10 +40,10 @@ class TokenCounter:
 
     The requests have limits of their own, under the name ``token_count``; if the configuration has
     no such limits, the requests are unlimited. The requests change neither the limits of calls nor
-    the circuits. They have no hold and no entry in the ledger.
+    the circuits. The requests have no hold and no entry in the ledger.
 
-    A server of another maker may count wrongly. If a prompt has more tokens than the bound that was
-    computed from its count, this process counts no more prompts for the model.
+    A server that imitates the API of a provider may count wrongly. If a prompt has more tokens than
+    the bound that was computed from its count, this process counts no more prompts for the model.
 
     Weakness: a conversation with tools is counted anew in every turn, and each process has counts
     of its own. If a count fails or comes too late, the call is planned with the upper bound.
@@ -64,7 +64,7 @@ class TokenCounter:
         is_short = plan.bound_tokens < COUNT_FROM_TOKENS
         if is_short or (request.provider, request.model) in self._wrong:
             return None
-        # If an agent was handed back or is tried again, it comes back with the same prompt.
+        # If an agent was handed back or is tried again, the agent comes back with the same prompt.
         try:
             address = _address(request, plan)
         except InvalidJson:

@@ -1,7 +1,7 @@
 """The ring of fallbacks: if one model cannot answer, another model is asked.
 
-One attempt then makes several calls. Each call passes the inner rings for its own model, and has a
-cost entry of its own.
+One attempt then makes several calls. Each call passes the inner rings for the call's model. Each
+call has a cost entry of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +22,12 @@ log = structlog.get_logger(__name__)
 class FallbackRing:
     """Makes calls with the agent's own model, and with the agent's fallbacks if that model fails.
 
-    If all these calls fail, the ring raises the first error after which a retry may help. If no
-    error is of this sort, the ring raises the first error. So fallbacks never prevent a retry of
-    their agent.
+    If all these calls fail, the ring raises the first error after which a retry may help. If a
+    retry may help after none of the errors, the ring raises the first error. So fallbacks never
+    prevent a retry of the agent.
 
-    Its weakness: all options share the agent's timeout, so a model that fails slowly leaves its
-    fallbacks little time. A conversation also stays with the option that has answered, even if the
+    Its weakness: all options share the agent's timeout, so a model that fails slowly leaves little
+    time to the fallbacks. A conversation also stays with the option that has answered, even if the
     first model works again. The alternative is the agent's retry policy.
 
     Args:
@@ -89,8 +89,8 @@ class FallbackRing:
             self._note(request, options[place], options[place + 1], errors[-1])
         failure = next((error for error in errors if error.retriable), errors[0])
         if isinstance(failure, CircuitOpen) and not waits:
-            # No option can answer. The policy decides whether the call waits at the first option's
-            # circuit or fails.
+            # No option can answer. The policy decides whether the call fails or waits at the first
+            # option's circuit.
             await job.settling.write()
             first = replace(request, agent=options[request.option], waits_at_circuit=True)
             return replace(await self._inner.call(first), option=request.option)

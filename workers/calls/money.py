@@ -144,7 +144,7 @@ class Money:
 
 
 class BudgetWaiters:
-    """Sends a signal to all agents that wait for money, in any process, so that they try again.
+    """Sends a signal to all agents that wait for money, in any process. The agents then try again.
 
     Args:
         signals: Sends the signals.

@@ -30,7 +30,7 @@ from workers.calls.records import PreparedCall, answered, failed, void
 
 
 class Counter(Protocol):
-    """Counts prompts for the ring around the provider.
+    """Counts the tokens of prompts for the provider's ring.
 
     Example:
         counted = await counter.count(request, plan)
@@ -54,7 +54,7 @@ class Counter(Protocol):
         Args:
             request: The call.
             plan: The call's plan.
-            billed_tokens: Tokens of the prompt, as the provider counts them in the answer.
+            billed_tokens: Number of the prompt's tokens that the provider's answer reports.
         """
         ...
 
@@ -178,7 +178,7 @@ class ProviderRing:
         """Compare the plan with the provider's final count of the prompt."""
         request, plan = call.request, call.plan
         if plan.server_uses.uses:
-            return  # the results of the provider's tools are in its count
+            return  # the provider's count includes the results of the provider's tools
         self._counter.check(request, plan, billed_tokens)
         # Images have formulas of their own, so images say nothing about the model's tokenizer.
         if not (plan.counted or plan.media_tokens):
@@ -280,7 +280,7 @@ class ProviderRing:
 def _lacks_capacity(error: ProviderError) -> bool:
     """Return whether a 4xx, such as a 429, says that there is no capacity for the call's tier.
 
-    Such an answer says nothing about the account's limits, and the calls of other tiers are served.
+    Such an answer says nothing about the account's limits. Calls of other tiers are served.
     """
     status = error.status or HTTPStatus.OK
     refused = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR

@@ -58,7 +58,7 @@ def answered(call: PreparedCall, response: LLMResponse, seconds: float) -> CallR
 def failed(
     call: PreparedCall, error: BaseException, came: Partial | None, seconds: float
 ) -> CallRecord:
-    """Book a call without an answer, by its error and by the part of the stream that arrived."""
+    """Book a call without an answer, by the error and by the part of the stream that arrived."""
     outcome = type(error).__name__
     if came is not None:
         return _broken_off(_record(call, "actual", outcome, seconds=seconds), call, came)
@@ -79,7 +79,7 @@ def void(call: PreparedCall) -> CallRecord:
 
 
 def shared(request: CallRequest, price: Price, answer: LLMResponse) -> CallRecord:
-    """Book an answer from the cache: its cost is zero, and the saved cost is noted."""
+    """Book an answer from the cache: the entry has no cost, but a saved cost."""
     return CallRecord(
         **_owner(request),
         call_id=uuid7(),
@@ -151,8 +151,8 @@ def _unconfirmed(call: PreparedCall, outcome: str, seconds: float) -> CallRecord
 def _at_most(record: CallRecord, call: PreparedCall) -> CallRecord:
     """Book the worst case.
 
-    Tools of the provider add tokens to the prompt, and only the final usage contains these tokens.
-    So earlier counts are no estimate of such a call.
+    Tools of the provider add tokens to the prompt. Only the final usage contains these tokens. So
+    earlier counts are no estimate of such a call.
     """
     return replace(record, kind="unconfirmed", cost_usd=call.hold.amount_usd)
 

@@ -165,14 +165,14 @@ class Pipeline:
         return ending.ready_in_s if ending.retry or ending.waits_for else None
 
     async def _go_on(self, step: Awaitable[None]) -> None:
-        """Let the scheduler act on a record; after an error, the watchdog acts on the record later."""
+        """Let the scheduler act on a record; after an error, leave the record to the watchdog."""
         try:
             await step
         except Exception:
             log.exception("scheduler_not_told")
 
     async def _attempt(self, job: Job) -> Ending | SubRunAnswer | None:
-        """Run the attempt; return the attempt's ending, or the answer about a stored sub-workflow run.
+        """Run the attempt; return its ending, or the answer about a sub-workflow's stored run.
 
         The result is None if the lease is lost and only the cost of the attempt is left to book.
         """

@@ -68,7 +68,7 @@ class ToolTurns:
         conversation.close()
 
     async def _store(self, job: Job, turn: OpenTurn, places: Sequence[int]) -> None:
-        """Store the start of the tools; store a new turn, too, with the known answers of the turn."""
+        """Store the start of the tools; also store a new turn, with the turn's known answers."""
         starts = [turn.tool_call(place, ToolState.RUNNING) for place in places]
         answered = turn.answers.items() if turn.record else ()
         refused = [turn.tool_call(place, ToolState.FAILED, said.text) for place, said in answered]

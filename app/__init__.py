@@ -1,6 +1,6 @@
 """AgentChord: fleets of LLM agents on Celery, with budgets and limits that hold.
 
-A name is imported when a program first uses it, so that ``import app`` takes almost no time.
+A name is imported at its first use in a program, so that ``import app`` takes almost no time.
 """
 
 from importlib import import_module

@@ -41,8 +41,8 @@ def connected_settings() -> Settings:
     """Return the settings, with the URLs of both services filled in.
 
     If DATABASE_URL or REDIS_URL is not set, this process uses the embedded service of
-    AGENTCHORD_HOME until the process ends. The process starts this service, or joins it if it runs
-    already.
+    AGENTCHORD_HOME until the process ends. The process starts this service, or joins the service if
+    it runs already.
 
     Raises:
         ConfigurationError: If a setting is wrong.
@@ -121,7 +121,7 @@ def secret(value: SecretStr | None) -> str | None:
 
 
 def call_planner(settings: Settings) -> CallPlanner:
-    """Build the planner of calls, both for workers and for programs that show a plan."""
+    """Build the planner of calls for workers, and also for programs that show a plan."""
     providers = settings.all_providers()
     return CallPlanner(
         Pricing(settings.costs, providers),

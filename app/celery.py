@@ -1,4 +1,4 @@
-"""The Celery instance: ``celery -A app worker``; its settings are in celeryconfig.py."""
+"""The Celery instance: ``celery -A app worker``; the settings are in celeryconfig.py."""
 
 from typing import Any
 
@@ -19,6 +19,6 @@ SCHEDULER_QUEUE = "scheduler"
 
 @import_modules.connect
 def protect_flower(**_: Any) -> None:
-    """Make Flower ask for a password, after Flower has read its options and before it listens."""
+    """Make Flower ask for a password, between the reading of Flower's options and the listening."""
     if is_flower():
         protect(app)

@@ -1,9 +1,9 @@
-"""Every error that AgentChord raises on purpose, and every error class that it stores.
+"""Every error that AgentChord raises on purpose, and every error class that AgentChord stores.
 
-If an adapter catches a foreign exception (SDK, SQL, Redis, HTTP), it raises one of these errors
-with ``raise ... from``. The class of an agent's error decides whether the agent is retried, in
-which state the agent ends, and which advice the user gets. This file has over 400 lines because the
-tree is drawn here, beside its classes.
+An adapter that catches a foreign exception (SDK, SQL, Redis, HTTP) raises one of these errors with
+``raise ... from``. The class of an agent's error decides whether the agent is retried, in which
+state the agent ends, and which advice the user gets. This file has over 400 lines because the tree
+is drawn here, beside the classes of the tree.
 
 AgentChordError
 ├── ConfigurationError            a setting, environment variable or YAML key is wrong
@@ -142,7 +142,7 @@ class UnknownBudget(AgentChordError, LookupError):
 
 
 class OutOfScope(AgentChordError):
-    """The operation needs a wider scope than the client's scope, which is one tenant."""
+    """The operation needs a wider scope than that of the client, whose scope is one tenant."""
 
 
 class RunConflict(AgentChordError):
@@ -168,11 +168,12 @@ class WaitTimeout(AgentChordError, TimeoutError):
 class AgentError(AgentChordError):
     """The reason why an agent, or an attempt of an agent, ended without a whole result.
 
-    A class gives its facts as arguments of the class statement, and inherits all other facts.
+    A subclass gives its own facts as arguments of the class statement, and inherits all further
+    facts.
 
     Attributes:
         retriable: Whether another attempt may help.
-        final: The state in which the agent ends if it is not tried again.
+        final: The state in which the agent ends if the agent is not tried again.
         advice: Advice to the user, in one line.
     """
 
@@ -233,16 +234,16 @@ class OutputInvalid(
 ):
     """The output does not fit the agent's schema, or lacks a part that the output_mapping names.
 
-    The class also covers two other cases: the model refused to answer, or the answer was cut or
-    empty and the agent does not accept this.
+    The class also covers two further cases: the model refused to answer, or the answer was cut or
+    empty and the agent does not accept a cut or empty answer.
 
-    The agent is not retried, because the model has already seen the error message once, and has
+    The agent is not retried, because the model has already seen the error message once and has
     tried to repair the output.
     """
 
 
 class UnknownModel(AgentError, advice="give the model a price under costs, or correct its name"):
-    """A model has no price, or its provider is not known; no call was made."""
+    """A model has no price, or the model's provider is not known; no call was made."""
 
 
 class BudgetExceeded(
@@ -428,7 +429,7 @@ class RunStopped(
 class ConditionFalse(
     NotRaised, final="skipped", advice="correct the condition, if the agent was meant to run"
 ):
-    """The agent's condition is false, so it was skipped; its output is null."""
+    """The agent's condition is false, so the agent was skipped; the agent's output is null."""
 
 
 class UpstreamFailed(
@@ -446,11 +447,11 @@ class WorkerLost(
 
 
 class ItemsFailed(NotRaised, advice="look at the items that failed"):
-    """All items of a ``for_each`` failed, or one item failed and its agent needs all items."""
+    """All items of a ``for_each`` failed, or one item failed and the agent needs all items."""
 
 
 class SubWorkflowFailed(NotRaised, advice="look at the run of the sub-workflow"):
-    """The run of a sub-workflow failed; if the run was cancelled, the agent is cancelled, too."""
+    """The run of a sub-workflow failed; if that run was cancelled, the agent is cancelled, too."""
 
 
 class SubWorkflowPartial(

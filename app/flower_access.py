@@ -1,9 +1,9 @@
 """Access to Flower: a password by default, also for the plain ``celery -A app flower``.
 
-Flower itself asks for no password by default. Flower imports the application's modules after it has
-read its options and before it listens; at that moment ``protect`` is called. If the configuration
-cannot work, this module ends Flower with one line, because Celery and tornado would show a
-traceback.
+Flower itself asks for no password by default. Flower imports the application's modules after Flower
+has read its options and before Flower listens; at that moment, ``protect`` is called. If the
+configuration cannot work, this module ends Flower with one line, because Celery and tornado would
+show a traceback.
 """
 
 import atexit
@@ -20,7 +20,7 @@ from kombu.exceptions import OperationalError
 
 LOCAL = "127.0.0.1"
 USER = "agentchord"
-#: If no worker has answered after this number of seconds, a message says so.
+#: If no worker has answered after this number of seconds, a message reports the silence.
 ANSWER_S = 2.0
 
 
@@ -65,17 +65,18 @@ def protect(celery: Celery) -> None:
         raise SystemExit(1) from error
     sys.stdout.write(f"Flower at {_place(options)}, {accounts}\n")
     sys.stdout.flush()
-    # When Flower ends, the built-in services end before Flower's thread that listens to them. The
-    # error of that thread does not matter, so an exit handler silences its log. Exit handlers run
-    # in reverse order. The settings are read first, because this starts the services and registers
-    # their exit handlers. These exit handlers then run last.
+    # When Flower ends, the built-in services end before the thread of Flower that listens to the
+    # services. The error of that thread does not matter, so an exit handler silences the log of
+    # that thread. Exit handlers run in reverse order. The settings are read first, because this
+    # reading starts the services and registers the exit handlers of the services. The exit handlers
+    # of the services then run last.
     _ = celery.conf.broker_url
     atexit.register(logging.getLogger("flower.events").setLevel, logging.CRITICAL)
     threading.Thread(target=_miss_workers, args=(celery,), name="workers", daemon=True).start()
 
 
 def _accounts(options: Any) -> str:
-    """Describe the accounts that can log in; make an account if none is configured."""
+    """Describe the accounts that can log in; if no account is configured, make an account."""
     if options.auth:
         if not (options.auth_provider and options.oauth2_key):
             raise click.ClickException(
@@ -102,7 +103,7 @@ def _accounts(options: Any) -> str:
 
 
 def _stored() -> str | None:
-    """Return the configured ``user:password``, or None if none is configured."""
+    """Return the configured ``user:password``, or None if no account is configured."""
     from app.configuration.settings import load_settings
 
     stored = load_settings().flower_basic_auth

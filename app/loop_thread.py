@@ -1,4 +1,4 @@
-"""One asyncio loop in a thread of its own, by which synchronous code calls asynchronous code."""
+"""One asyncio loop in a thread of its own, so that synchronous code can call asynchronous code."""
 
 import asyncio
 import threading
@@ -23,7 +23,7 @@ class LoopThread:
         self._thread.start()
 
     def run(self, step: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine and return its result.
+        """Run a coroutine, and return the coroutine's result.
 
         If the caller is interrupted, cancel the coroutine.
         """

@@ -189,7 +189,7 @@ class Composition:
         )
 
     def background(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """Return, by name, the coroutines that run beside the lanes; the caller cancels these."""
+        """Return, by name, the coroutines that run beside the lanes; the caller cancels each."""
         return {
             "watchdog": self.watchdog.run(),
             "renew_limits": self._renew_limits(),

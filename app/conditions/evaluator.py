@@ -1,10 +1,10 @@
 """Decides whether a condition is true. The time is limited for every expression and value.
 
-Most conditions take microseconds, and the worker evaluates them in its own process. The work for a
-condition without loops depends only on the length of the expression and the size of the values, and
-both are small. If a condition has a macro, a pattern or large values, a separate process evaluates
-the condition. The system stops that process after two seconds of CPU. A thread waits some 50 ms for
-such a process, and at most two of these processes run at once.
+Most conditions take microseconds. The worker evaluates these conditions in its own process. The
+work for a condition without loops depends only on the length of the expression and the size of the
+values, which are small. If a condition has a macro, a pattern or large values, a separate process
+evaluates the condition. The system stops that process after two seconds of CPU. A thread waits some
+50 ms for a separate process. At most two separate processes run at once.
 """
 
 import asyncio

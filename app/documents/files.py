@@ -34,7 +34,7 @@ class Document:
     places: Callable[[], Mapping[Place, int]]
 
     def error(self, message: str, place: Place | str = ()) -> WorkflowFileError:
-        """Make an error for a place, with the line of the place or of the value around the place.
+        """Make an error for a place, with the line of the place or of the nearest outer value.
 
         Args:
             message: The problem and the remedy.

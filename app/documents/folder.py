@@ -22,7 +22,8 @@ class Folder:
     """A folder whose files may be opened.
 
     Args:
-        path: Path of the folder. The folder itself may be a link; no part below it may be a link.
+        path: Path of the folder. The folder itself may be a link; no part below the folder may be a
+            link.
 
     Example:
         Folder(Path("/srv/invoices")).read("2026/0001.pdf", max_bytes=1_000_000)
@@ -39,8 +40,8 @@ class Folder:
             max_bytes: Size of the largest file that is read.
 
         Raises:
-            ValueError: If the path leads out of the folder, if it leads to something other than a
-                file, or if the file is too large.
+            ValueError: If the path leads out of the folder, if the path leads to something other
+                than a file, or if the file is too large.
             OSError: If the file cannot be opened; a symbolic link counts as such a file.
         """
         *folders, name = parts_of_file(path)
@@ -82,7 +83,7 @@ def parts_of(path: str) -> list[str]:
     """Return the parts of a path.
 
     Raises:
-        ValueError: If the path is not relative, leads out of its folder, or is too deep.
+        ValueError: If the path is not relative, leads out of the folder, or is too deep.
     """
     if "\x00" in path or path.startswith("/"):
         raise ValueError(f"path {_shown(path)} is not relative to the working folder")
@@ -93,7 +94,7 @@ def parts_of(path: str) -> list[str]:
 
 
 def parts_of_file(path: str) -> list[str]:
-    """Return the parts of a file's path, as ``parts_of`` does; the last part is the file's name."""
+    """Like ``parts_of``, return the parts of a file's path; the last part is the file's name."""
     parts = parts_of(path)
     if not parts:
         raise ValueError(f"path {_shown(path)} names no file")

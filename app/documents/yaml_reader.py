@@ -135,7 +135,7 @@ class YamlReader:
         parent.key = key
 
     def _put(self, part: _Part, line: int) -> None:
-        """Put a finished value into the list or mapping around it."""
+        """Put a finished value into the list or mapping around the value."""
         if part.anchor is not None:
             self._anchors[part.anchor] = part
         if not self._open:

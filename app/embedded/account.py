@@ -21,8 +21,8 @@ class Account:
     Attributes:
         uid: Id of the user that owns the data.
         gid: Id of the group of the same user.
-        prefix: Command that switches to this user and then runs the rest of the command line.
-        switch: Whether the parent process has to switch users itself, because no such command
+        prefix: Command that switches to this user, and then runs the rest of the command line.
+        switch: Whether the parent process has to switch users itself, because no switching command
             works on this machine.
     """
 
@@ -36,7 +36,7 @@ def unprivileged_account(paths: Iterable[Path]) -> Account:
     """Return an account for a server that must not run as root.
 
     Args:
-        paths: Folders that the server has to reach: the folders of its programs and its data.
+        paths: Folders that the server has to reach: the folders of the server's programs and data.
 
     Returns:
         The account of this process, or the account of "nobody" if this process runs as root.

@@ -1,4 +1,4 @@
-"""Folders of the embedded services. The data is below the home; the sockets have short paths."""
+"""Folders of the embedded services: the data is below the home; the sockets have short paths."""
 
 import hashlib
 import os
@@ -42,7 +42,7 @@ def private_folder(path: Path, *, owner: int | None = None) -> Path:
     """Create a folder that only ``owner`` can enter, or check that an existing folder is private.
 
     Args:
-        path: Path of the folder; its parent must exist.
+        path: Path of the folder; the parent folder must exist.
         owner: Id of the user that shall own the folder; None means the user of this process.
 
     Raises:
@@ -91,7 +91,7 @@ def socket_folder(home: Path, name: str, *, owner: int | None = None) -> Path:
 
 
 def clear_folder(folder: Path) -> None:
-    """Remove the sockets and lock files that a killed server left in its socket folder."""
+    """Remove the sockets and lock files that a killed server left in the socket folder."""
     if folder.is_dir():
         for leftover in folder.iterdir():
             leftover.unlink()

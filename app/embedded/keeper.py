@@ -1,12 +1,13 @@
 """The keeper: the process that runs one embedded server while any process uses that server.
 
-The keeper is a script (``python -I -S keeper.py RECORD LOCK_FD``). It imports only the standard
-library, so that it starts in milliseconds. The keeper outlives the process that started it. The
-keeper is the parent of the server and starts the server again if the server dies.
+The keeper is a script (``python -I -S keeper.py RECORD LOCK_FD``). The script imports only the
+standard library, so that the script starts in milliseconds. The keeper outlives the process that
+started the keeper. The keeper is the parent of the server and starts the server again if the server
+dies.
 
-Every process that uses the server holds a shared lock on the users' file, and the keeper waits for
-the exclusive lock on this file. The kernel grants the exclusive lock when the last user has left or
-was killed. The keeper then stops the server.
+Every process that uses the server holds a shared lock on the users' file. The keeper waits for the
+exclusive lock on this file. The kernel grants the exclusive lock when the last user has left or was
+killed. The keeper then stops the server.
 """
 
 import contextlib
@@ -36,7 +37,7 @@ class Keeper:
 
     Args:
         record: The record that ``server.py`` wrote, with argv, log, user and stop_signal.
-        on_crash_loop: Function to call if the server has never worked and always dies at its start.
+        on_crash_loop: Function to call if the server has never worked and always dies at the start.
     """
 
     def __init__(self, record: dict[str, Any], on_crash_loop: Callable[[], None]) -> None:
@@ -47,7 +48,7 @@ class Keeper:
         self._process: subprocess.Popen[bytes] | None = None
 
     def keep_running(self) -> None:
-        """Start the server, and start it again whenever it ends before ``stop`` is called."""
+        """Start the server; until ``stop`` is called, restart the server whenever it ends."""
         false_starts, ever_healthy = 0, False
         while (process := self._spawn()) is not None:
             started = time.monotonic()
@@ -59,8 +60,8 @@ class Keeper:
             false_starts = 0 if healthy else false_starts + 1
             self._note(f"the server ended with code {code}")
             # After a kill, a server that has worked may need several starts, because processes of
-            # the killed server still hold its shared memory. A server that has never worked will
-            # not recover.
+            # the killed server still hold that server's shared memory. A server that has never
+            # worked will not recover.
             if false_starts >= MAX_FALSE_STARTS and not ever_healthy:
                 self._note("the server does not start: giving up")
                 self._on_crash_loop()
@@ -68,7 +69,7 @@ class Keeper:
             self._stopping.wait(min(FIRST_DELAY_S * 2**false_starts, MAX_DELAY_S))
 
     def stop(self) -> None:
-        """End the server; send its own stop signal first, then SIGQUIT, then SIGKILL."""
+        """End the server; send the server's own stop signal first, then SIGQUIT, then SIGKILL."""
         with self._lock:
             self._stopping.set()
             process = self._process

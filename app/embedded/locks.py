@@ -1,4 +1,4 @@
-"""Advisory locks on files. The kernel releases a lock when the process that holds it dies."""
+"""Advisory locks on files. The kernel releases a lock when the holder of the lock dies."""
 
 import fcntl
 import os
@@ -33,7 +33,7 @@ class FileLock:
         """Take the lock if it is free, else return None at once.
 
         Args:
-            path: File to lock; if the file is missing, it is created.
+            path: File to lock; a missing file is created.
             shared: Whether other processes may hold a shared lock on the file at the same time.
         """
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -70,7 +70,7 @@ class FileLock:
     def release(self) -> None:
         """Release the lock, even if forked children still hold a copy of the descriptor.
 
-        In such a child, this method only closes the copy, because the lock belongs to the parent.
+        In a forked child, this method only closes the copy, because the lock belongs to the parent.
         """
         if self._fd is not None:
             if self._pid == os.getpid():

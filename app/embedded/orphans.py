@@ -1,4 +1,4 @@
-"""Ends a server that still runs although its keeper was killed."""
+"""Ends a server that still runs although the server's keeper was killed."""
 
 import contextlib
 import time
@@ -32,7 +32,7 @@ def stop_orphan(record: dict[str, Any]) -> None:
 
 
 def _ended(process: psutil.Process) -> bool:
-    """Wait for the end of the process; a zombie has ended, even if its parent never reaps it."""
+    """Wait for the end of the process; a zombie has ended, even if no parent reaps the zombie."""
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         if time.monotonic() > deadline:

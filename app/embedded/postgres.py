@@ -1,8 +1,8 @@
-"""Postgres as an embedded server: its binaries, its data folder and its start.
+"""Postgres as an embedded server: the binaries, the data folder and the start.
 
-Every process that reaches the socket of Postgres is trusted: it is the superuser ``agentchord``.
-The socket is in a private folder, so only processes of the user that owns this folder reach the
-socket. Postgres does not listen on TCP.
+Every process that reaches the socket of Postgres is trusted, and acts as the superuser
+``agentchord``. The socket is in a private folder, so only processes of the user that owns this
+folder reach the socket. Postgres does not listen on TCP.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ class PostgresKind:
     name: ClassVar[str] = "postgres"
 
     def prepare(self, home: Path) -> Launch:
-        """Find Postgres, create its data folder the first time, and return its command line.
+        """Find Postgres, create the data folder the first time, and return the command line.
 
         Raises:
             EmbeddedServicesError: If there is no suitable Postgres, or initdb fails.
@@ -61,7 +61,7 @@ class PostgresKind:
         program = find_program(data)
         account = unprivileged_account([program.path.parent, home.parent])
         if account.switch:
-            home.chmod(0o711)  # others may pass through the home; its folders stay closed
+            home.chmod(0o711)  # other users may pass through the home; its folders stay closed
         sockets = socket_folder(home, self.name, owner=account.uid if account.switch else None)
         clear_folder(sockets)
         if not (data / "PG_VERSION").exists():
@@ -109,7 +109,7 @@ def find_program(data: Path) -> Program:
     If the data folder is new, return the first Postgres that is found.
 
     Raises:
-        EmbeddedServicesError: If there is no such Postgres.
+        EmbeddedServicesError: If no Postgres matches, or none is found.
     """
     found = [
         program

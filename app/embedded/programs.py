@@ -47,7 +47,7 @@ def on_path(name: str) -> Path | None:
 
 
 def ask(path: Path | None) -> Program | None:
-    """Run the program at this path to learn its version; if it does not run, return None."""
+    """Run the program at this path to learn the version; return None if the program fails."""
     if path is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Redis as an embedded server: its binary, its persistence and its start."""
+"""Redis as an embedded server: the binary, the persistence and the start."""
 
 import shutil
 import signal
@@ -29,7 +29,7 @@ class RedisKind:
     name: ClassVar[str] = "redis"
 
     def prepare(self, home: Path) -> Launch:
-        """Find Redis and return its command line.
+        """Find Redis, and return the command line of Redis.
 
         Raises:
             EmbeddedServicesError: If there is no suitable Redis.
@@ -61,7 +61,7 @@ class RedisKind:
             user=None,
             stop_signal=signal.SIGTERM,
             pid_file=pid_file,
-            mark=f"unixsocket:{socket}",  # Redis puts this in its command line
+            mark=f"unixsocket:{socket}",  # Redis shows this in the process's command line
         )
 
     def ready(self, sockets: Path) -> bool:
@@ -98,7 +98,7 @@ def find_program() -> Program:
 def _drop_foreign_data(data: Path, program: Program) -> None:
     """Delete data from another version of Redis, because an older Redis cannot read newer data.
 
-    This is safe: AgentChord loses no run and no cent when Redis is flushed.
+    The deletion is safe: AgentChord loses no run and no cent when Redis is flushed.
     """
     stamp, current = data / "written-by", f"{program.name} {program.version[0]}"
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != current:

@@ -5,8 +5,8 @@ Three locks on files are used:
 - Every process holds a shared lock on the users' file while the process uses the server. The
   server's keeper waits for the exclusive lock on this file and then stops the server.
 - The keeper holds a lock that shows that the keeper is alive.
-- A process that starts or stops the server holds a third lock, so that no two processes do
-  this at once.
+- A process that starts or stops the server holds a third lock, so that no two processes start or
+  stop the server at once.
 
 The kernel releases the locks of a process that dies, so a killed process leaves no stale lock.
 """
@@ -130,7 +130,7 @@ class SharedServer:
                 raise
 
     def stop(self) -> None:
-        """Leave the server; if no other process uses the server, wait for its end.
+        """Leave the server; if no other process uses the server, wait for the server's end.
 
         Raises:
             EmbeddedServicesError: If the server does not end.
@@ -214,7 +214,7 @@ class SharedServer:
         return False
 
     def _record(self) -> dict[str, Any]:
-        """Return the record of the last launch; it is empty if the file is missing or damaged."""
+        """Return the record of the last launch; empty if the file is missing or damaged."""
         with contextlib.suppress(OSError, ValueError):
             record = json.loads(self._file("json").read_text(encoding="utf-8"))
             if isinstance(record, dict):
@@ -257,7 +257,8 @@ def _start_keeper(record: Path, log: Path, lock_fd: int) -> subprocess.Popen[byt
 def server_environment() -> dict[str, str]:
     """Return the environment of the servers.
 
-    It has no API keys and no PG* variables, and it makes the servers write messages in English.
+    The environment has no API keys and no PG* variables. The environment makes the servers write
+    messages in English.
     """
     inherited = os.environ  # noqa: TID251 - the servers get the values
     return {name: inherited[name] for name in PASSED_ON if name in inherited} | {"LC_ALL": "C"}

@@ -63,7 +63,7 @@ class Services:
             raise
 
     def stop(self) -> None:
-        """Leave both servers; if no other process uses a server, wait for its end.
+        """Leave both servers; if no other process uses a server, wait for the end of that server.
 
         Raises:
             EmbeddedServicesError: If a server does not end.

@@ -1,4 +1,4 @@
-"""Passes inputs to the parameters of the same names. Pydantic checks the types of the inputs."""
+"""Passes each input to the parameter of the same name. Pydantic checks the types of the inputs."""
 
 import inspect
 import typing
@@ -64,13 +64,13 @@ class Arguments:
         """Return the arguments for a call of the function.
 
         Args:
-            inputs: JSON values by name; an input without a parameter is left out. If a string does
-                not fit a parameter's type but is valid JSON, such as a model's answer, the string
-                is parsed.
+            inputs: JSON values by name; an input without a parameter is left out. A string, such as
+                a model's answer, is parsed if the string does not fit the parameter's type but is
+                valid JSON.
             context: Value for a parameter of the type ``AgentContext``.
 
         Raises:
-            InputRefused: If an argument is missing, or does not have the type of its parameter.
+            InputRefused: If an argument is missing, or does not have the parameter's type.
         """
         given: dict[str, Any] = {}
         for name, adapter in self._adapters.items():

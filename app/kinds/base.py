@@ -1,4 +1,4 @@
-"""The interface of a kind of agents. Plugins implement this interface too."""
+"""The interface of a kind of agents. Plugins also implement this interface."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class AgentContext:
         attempt: Number of this attempt, from 1; after a worker's death there is a new attempt.
         tenant: Tenant that the run belongs to, or None.
         config: The agent's own settings, as JSON values.
-        inputs: JSON values by name. They are the run's input and the outputs of the agents on which
-            this agent depends. The output of an agent that failed is None.
+        inputs: JSON values by name: the run's input, and the outputs of the agents on which this
+            agent depends. The output of an agent that failed is None.
         timeout_s: Seconds until the attempt is stopped.
         max_output_bytes: Largest size of the output in bytes, as JSON in UTF-8.
     """
@@ -65,7 +65,7 @@ class AgentKind(Protocol):
     """
 
     def validate(self, config: Config) -> None:
-        """Check an agent's settings, without any I/O, when its workflow is registered.
+        """Check an agent's settings, without any I/O, when the agent's workflow is registered.
 
         Args:
             config: The settings.
@@ -78,16 +78,16 @@ class AgentKind(Protocol):
     # This is a property, so that both sync and async functions match the protocol.
     @property
     def run(self) -> Callable[[AgentContext], Any]:
-        """Do the work of an attempt: take its context, and return its output.
+        """Do the work of an attempt: take the attempt's context, and return the attempt's output.
 
-        All agents of a worker share one event loop. An async function runs on this loop, so it must
-        never block. A sync function runs in a separate thread.
+        All agents of a worker share one event loop. An async function runs on this loop, so the
+        function must never block. A sync function runs in a separate thread.
 
         Returns:
             A value that pydantic can write as JSON: a JSON value, a model, a dataclass or a date.
 
         Raises:
             AgentError: If the attempt failed; the agent is retried only if the class is retriable.
-            Exception: If the attempt failed for any other reason; the agent is retried, within its
-                retry policy.
+            Exception: If the attempt failed for any other reason; the agent is retried, within the
+                agent's retry policy.
         """

@@ -1,4 +1,4 @@
-"""The kind ``data_analyzer``. It checks and describes records, and uses the standard library."""
+"""The kind ``data_analyzer``, which checks and describes records with the standard library."""
 
 import math
 import statistics
@@ -17,7 +17,7 @@ OPERATIONS = ("validation", "statistics")
 MAX_RECORDS = 1_000_000
 MAX_PROBLEMS = 100
 MAX_COMMON = 5
-#: If a record is a plain number or a plain string, its only field has this name.
+#: The only field of a record that is a plain number or a plain string has this name.
 VALUE = "value"
 Record = Mapping[str, Any]
 
@@ -25,7 +25,7 @@ Record = Mapping[str, Any]
 class DataAnalyzer:
     """Agents that check and describe the input ``data``: a list of records, or of plain values.
 
-    All records are in memory, and more than 1,000,000 records are refused. For more data, use a
+    All records are in memory. More than 1,000,000 records are refused. For more data, use a
     function agent that reads a database.
 
     Example:
@@ -49,7 +49,7 @@ class DataAnalyzer:
                 refuse(f"types.{name}", f"is {shortened(kind)}: give {listed(_TYPES)}{hint}")
 
     def run(self, context: AgentContext) -> dict[str, Any]:
-        """Check the records, then describe the valid ones."""
+        """Check the records, then describe the valid records."""
         config = context.config
         values = _values(context)
         clean, problems = check_records(values, config)
@@ -68,7 +68,7 @@ class DataAnalyzer:
 
 
 def check_records(values: Sequence[Any], config: Config) -> tuple[list[int], list[dict[str, Any]]]:
-    """Separate valid records from invalid ones.
+    """Separate valid records from invalid records.
 
     Args:
         values: The records.

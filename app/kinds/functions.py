@@ -1,4 +1,4 @@
-"""Function agents. They call a sync or async Python function of a module that the workers load."""
+"""Function agents, which call a sync or async Python function of a module that the workers load."""
 
 import importlib
 import inspect
@@ -31,12 +31,12 @@ class Function:
 class FunctionKind:
     """Agents that call a function; ``config`` names the function, and may contain fixed arguments.
 
-    A worker imports only modules that the operator listed, because a stored path is data, and data
-    must not choose the code that a worker loads. An installed package may also offer functions, as
-    entry points.
+    A worker imports only modules that the operator listed, because a stored path is data. Data must
+    not choose the code that a worker loads. An installed package may also offer functions, as entry
+    points.
 
-    A sync function cannot be stopped: after its timeout, its thread continues. For long work, write
-    an async function.
+    A sync function cannot be stopped: after the agent's timeout, the function's thread continues.
+    For long work, write an async function.
 
     Args:
         imports: Names of modules, such as ``my_functions``.
@@ -136,7 +136,7 @@ def call_safely(call: Callable[[], Any], what: str) -> Any:
 
 
 async def await_safely(call: Callable[[], Awaitable[Any]], what: str) -> Any:
-    """Await a function of a user or a plugin, and convert its errors as ``call_safely`` does.
+    """Await a function of a user or a plugin; convert errors in the way of ``call_safely``.
 
     A SystemExit of the function would otherwise end the worker's loop.
     """

@@ -1,4 +1,4 @@
-"""Remote agents. They post their inputs as JSON to a URL, and the response is their output."""
+"""Remote agents, which post their inputs as JSON to a URL. The response is the agent's output."""
 
 import math
 import re
@@ -66,11 +66,11 @@ def no_secret(name: str) -> SecretStr | None:  # noqa: ARG001  the same form as 
 class HttpKind:
     """Agents on another server; ``config`` has the URL, the headers and the timeout.
 
-    If a response is lost, the server may already have done the work of the attempt. A server that
-    sees the same ``Idempotency-Key`` twice knows that it got the same attempt twice.
+    If a response is lost, the server may already have done the work of the attempt. The same
+    ``Idempotency-Key`` twice tells the server that the same attempt came twice.
 
     Args:
-        allow: Hosts, addresses and networks that are not public, but that agents may reach.
+        allow: Non-public hosts, addresses and networks that agents may reach.
         secret: Function that returns the secret in an environment variable, or None.
 
     Example:
@@ -114,7 +114,7 @@ class HttpKind:
                     connector=target.connector(),
                     timeout=ClientTimeout(total=timeout_s, sock_connect=CONNECT_S),
                 ) as session,
-                # Redirects are not followed, because they may lead to an unchecked address.
+                # Redirects are not followed, because a redirect may lead to an unchecked address.
                 session.post(
                     config["url"], data=body, headers=headers, allow_redirects=False
                 ) as response,

@@ -10,7 +10,7 @@ from app.errors import OutputRefused, ResultTooLarge
 
 
 def json_output(value: Any, *, agent: str, max_bytes: int) -> Any:
-    """Turn an output into a JSON value; call this in a thread, because large outputs take long.
+    """Turn an output into a JSON value; call this function in a thread, as large outputs take long.
 
     Args:
         value: A JSON value, or a value that pydantic can write as JSON: a model, a dataclass, a
@@ -47,7 +47,7 @@ def json_output(value: Any, *, agent: str, max_bytes: int) -> Any:
 
 
 def _without_nul(value: Any) -> Any:
-    """Replace NUL characters, because Postgres cannot store them."""
+    """Replace NUL characters, because Postgres cannot store NUL."""
     if isinstance(value, str):
         return value.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     if isinstance(value, list):

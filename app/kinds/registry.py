@@ -23,13 +23,13 @@ GROUP = "agentchord.agents"
 class KindRegistry:
     """Finds kinds by name.
 
-    A kind of a package is loaded at its first use, and is kept from then on. A process does not see
-    a package that is installed after the start of the process; start the process again.
+    A kind of a package is loaded at the first use of the kind, and is kept from then on. A process
+    does not see a package that is installed after the start of the process; start the process
+    again.
 
     Args:
         imports: Modules whose functions agents may call.
-        allow_addresses: Hosts, addresses and networks that are not public, but that remote agents
-            may reach.
+        allow_addresses: Non-public hosts, addresses and networks that remote agents may reach.
         secret: Function that returns the secret in an environment variable, or None.
 
     Example:
@@ -66,8 +66,8 @@ class KindRegistry:
         """Check the kinds and settings of all agents, before a workflow is stored.
 
         Raises:
-            WorkflowError: If a kind or a setting is wrong; the message names the agent, and the
-                error has the path of the field.
+            WorkflowError: If a kind or a setting is wrong; the message names the agent. The error
+                has the path of the field.
         """
         for index, agent in enumerate(workflow.agents):
             if agent.kind in (LLM, WORKFLOW):
@@ -108,7 +108,7 @@ class KindRegistry:
 
 
 class _Callable:
-    """A kind that is a plain function of the context, and takes no settings."""
+    """A kind that is a plain function of the context and takes no settings."""
 
     def __init__(self, run: Callable[[AgentContext], Any]) -> None:
         self.run = run

@@ -1,9 +1,9 @@
 """Sentiment of English text by a lexicon: some 300 words with a weight from -3 to 3.
 
 This module distinguishes clear praise from clear complaint, with negation ("not good"), intensity
-("very bad") and contrast ("slow, but excellent"). It does not recognise irony, other languages or
-words outside the lexicon; if the sentiment needs judgement, use an llm agent. The sum of the
-weights is normalised as in VADER (Hutto and Gilbert 2014). The package of VADER is not used,
+("very bad") and contrast ("slow, but excellent"). This module does not recognise irony, other
+languages or words outside the lexicon. If the sentiment needs judgement, use an llm agent. The sum
+of the weights is normalised as in VADER (Hutto and Gilbert 2014). The package of VADER is not used,
 because the package is no longer maintained.
 """
 
@@ -57,7 +57,7 @@ BOOSTERS = {
 # A negation changes the next three words; "not good" is weaker than "bad".
 _REACH = 3
 _NEGATED = -0.74
-# In "slow, but excellent", the words after "but" count more than the words before it.
+# In "slow, but excellent", the words after "but" count more than the words before "but".
 _BEFORE_BUT, _AFTER_BUT = 0.5, 1.5
 _NORMALISER = 15.0
 THRESHOLD = 0.05

@@ -1,4 +1,4 @@
-"""The signature of a request to a remote agent. It is an HMAC-SHA256 of the time and the body."""
+"""The signature of a request to a remote agent: an HMAC-SHA256 of the time and the body."""
 
 import hashlib
 import hmac

@@ -21,7 +21,7 @@ DEFAULT_SENTENCES = 3
 DEFAULT_KEYWORDS = 10
 NUMBER = Bounds(low=1, high=1000, whole=True, optional=True)
 BOUNDS = {"sentences": NUMBER, "keywords": NUMBER}
-#: Longer texts are refused, because the count of their words would take too long.
+#: Longer texts are refused, because the count of the words would take too long.
 MAX_CHARS = 5_000_000
 WORDS_A_MINUTE = 200
 MIN_KEYWORD_CHARS = 3
@@ -44,7 +44,7 @@ STOPWORDS = frozenset(
 class TextProcessor:
     """Agents that work on the input ``text``, without a model.
 
-    This kind counts English words and does not understand their meaning. For a summary in new
+    This kind counts English words without understanding the words' meaning. For a summary in new
     words, or for another language, use an llm agent.
 
     Example:

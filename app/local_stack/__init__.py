@@ -1,1 +1,1 @@
-"""The whole stack on one machine: its processes, their supervision and their output."""
+"""The whole stack on one machine: the processes, their supervision and their output."""

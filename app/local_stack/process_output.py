@@ -16,9 +16,9 @@ class Output:
 
     Args:
         stream: Stream for the lines of all processes, or None. In the stream, each line begins with
-            the name of its process.
-        folder: Folder in which each process gets its own file, or None. If a folder is given, no
-            lines go to the stream.
+            the name of the line's process.
+        folder: Folder in which each process gets a file of its own, or None. If a folder is given,
+            no lines go to the stream.
         say: A function that prints a line for the user about the supervisor's work.
     """
 

@@ -1,4 +1,4 @@
-"""The stack of one machine: the names and the command lines of its processes."""
+"""The stack of one machine: the names and the command lines of the processes."""
 
 import sys
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
-"""A supervised worker: a Celery worker that reports its start, and ends with its supervisor.
+"""A supervised worker: a Celery worker that reports its start and ends with its supervisor.
 
 The supervisor runs ``python -m app.local_stack.supervised FD GRACE_S ARGUMENTS...``. FD is one end
-of a socket, and only the supervisor has the other end. ARGUMENTS are the arguments of the
-``celery`` command.
+of a socket. Only the supervisor has the other end. ARGUMENTS are the arguments of the ``celery``
+command.
 """
 
 import os
@@ -39,9 +39,10 @@ def main(fd: int, grace_s: float, arguments: list[str]) -> None:
 
 
 def _end_with(supervisor: socket.socket, grace_s: float) -> None:
-    """End this process after the supervisor has closed its end of the socket.
+    """End this process after the supervisor has closed the supervisor's end of the socket.
 
-    The supervisor never writes to the socket, so ``recv`` returns only when this end is closed.
+    The supervisor never writes to the socket, so ``recv`` returns only when the supervisor's end is
+    closed.
     """
     while supervisor.recv(16):
         pass

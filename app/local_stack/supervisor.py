@@ -1,9 +1,9 @@
-"""The supervisor, which keeps the processes of a stack running and ends them in order.
+"""The supervisor, which keeps the processes of a stack running and ends the processes in order.
 
 Every process is in a session of its own, so that Ctrl-C reaches only the supervisor. After Ctrl-C,
 the supervisor asks each process to end, and asks only once. The supervisor has a socket to each
-process. Over this socket, the process reports that it is ready. If the socket is closed, the
-process knows that the supervisor has ended.
+process. Over this socket, the process reports its readiness. If the socket is closed, the process
+knows that the supervisor has ended.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from app.local_stack.process_output import MAX_LINE_BYTES, Output
 HEALTHY_AFTER_S = 5.0
 FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 30.0
-#: If a process dies this many times in a row before it is ready, the whole stack fails.
+#: The stack fails if a process dies this many times in a row without having been ready.
 MAX_FALSE_STARTS = 3
 #: Seconds after which a message names the processes that are not ready yet.
 REMINDER_S = 15.0
@@ -46,7 +46,7 @@ class Program:
 
 
 class Supervisor:
-    """Starts processes, starts them again, and stops them.
+    """Starts processes, restarts processes that end, and stops all processes.
 
     Args:
         programs: The programs to run.
@@ -179,7 +179,7 @@ class Supervisor:
                 await asyncio.wait_for(self._stopping.wait(), delay_s)
 
     async def _run(self, program: Program) -> int:
-        """Run a process until it ends, and return its exit code."""
+        """Run a process until the process ends, and return the exit code."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with ours:

@@ -1,1 +1,1 @@
-"""Types and sizes of images and PDFs, read from their bytes, and their tokens by formulas."""
+"""Types, sizes and tokens of images and PDFs, computed from the bytes of the files by formulas."""

@@ -2,8 +2,8 @@
 
 The formulas come from OpenAI's guide "Images and vision" and Anthropic's page "Vision". The name of
 a model decides on the formula, also if a gateway's prefix stands before the name. If a provider
-scales an image down, the count here is still never below the provider's count, and is at most some
-percent above the provider's count.
+scales an image down, the count here is never below the provider's count, and at most some percent
+above.
 """
 
 import re
@@ -19,11 +19,11 @@ class Formula(Protocol):
     """The tokens that a family of models counts for an image."""
 
     def tokens(self, width: int, height: int, detail: str) -> int:
-        """Return the tokens of an image with these pixels; ``detail`` is one of ``DETAILS``."""
+        """Return the tokens of an image of this size; ``detail`` is one of ``DETAILS``."""
         ...
 
     def bound(self, width: int, height: int, detail: str) -> int:
-        """Return the most tokens of such an image, if the provider leaves a step open."""
+        """Return the most tokens of an image, if the provider leaves a step open."""
         ...
 
     def page(self) -> int:
@@ -65,7 +65,7 @@ class Tiles:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
-    """The size to which an image is scaled down: patches, and pixels of its longest side."""
+    """The size to which an image is scaled down: patches, and pixels of the longest side."""
 
     patches: int
     edge: int
@@ -81,7 +81,8 @@ class Patches:
         high: Budget of high detail.
         auto: Budget if the provider chooses the detail; None means that the provider chooses high
             detail.
-        low: Patches of an image of low detail; None if such an image counts like any other image.
+        low: Patches of an image of low detail; None if an image of low detail counts like any other
+            image.
     """
 
     pixels: int
@@ -165,7 +166,8 @@ def image_bound(model: str, width: int, height: int, detail: str = "auto") -> in
     """Return the most tokens that an image can have.
 
     Args:
-        model: Model name; if its formula is not known, the largest count of all formulas is used.
+        model: Model name; if the model's formula is not known, the largest count of all formulas is
+            used.
         width: Pixels.
         height: Pixels.
         detail: One of ``DETAILS``.

@@ -1,4 +1,4 @@
-"""The width and height of an image, from its header; pixels are never decoded."""
+"""The width and height of an image, from the image's header; pixels are never decoded."""
 
 from collections.abc import Callable, Mapping
 
@@ -36,7 +36,7 @@ def _png(content: bytes) -> tuple[int, int]:
 
 
 def _gif(content: bytes) -> tuple[int, int]:
-    """Return the larger of the screen and the first frame, because readers differ about these."""
+    """Return the larger of the screen and the first frame, because readers differ in the choice."""
     width, height = _little(content, 6, 2), _little(content, 8, 2)
     # The frame comes after the header, the colour table and the extensions.
     position = 13 + (3 << (content[10] & 7) + 1 if content[10] & 0x80 else 0)

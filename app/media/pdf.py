@@ -1,9 +1,9 @@
-"""The size of a PDF: its pages, and an upper bound of its text.
+"""The size of a PDF: the number of pages, and an upper bound of the text.
 
-Providers send a model the text and a picture of each page. No provider says how it extracts the
-text, so the bound counts all texts that a page can show. These texts are the strings of the pages'
-contents, of the forms in these contents, and of notes and fields. A content or a form counts as
-often as it is used.
+Providers send a model the text and a picture of each page. No provider describes its way to extract
+the text, so the bound counts all texts that a page can show. These texts are the strings of the
+pages' contents, of the forms in these contents, and of notes and fields. Each use of a content or a
+form counts.
 """
 
 import re
@@ -33,14 +33,15 @@ _MOST_TEXT_BYTES = 10**9
 
 
 def pages_and_text(content: bytes, *, max_steps: int = MAX_STEPS) -> tuple[int, int]:
-    """Return the number of pages of a PDF, and an upper bound of its text in bytes of UTF-8.
+    """Return the number of pages of a PDF, and an upper bound of the text in bytes of UTF-8.
 
     Args:
         content: The whole file.
         max_steps: Largest number of steps that may be spent on the file.
 
     Raises:
-        MediaRefused: If the file is encrypted or broken, or if reading it takes too much work.
+        MediaRefused: If the file is encrypted or broken, or if reading the file takes too much
+            work.
     """
     allowance = Allowance(max_steps=max_steps)
     objects = Objects(content, allowance)
@@ -104,7 +105,7 @@ class _Text:
             for name, value in part.items() if isinstance(part, dict) else ():
                 if isinstance(value, Ref):
                     self._forms_by_name[name] += filter(_is_form, objects.resolved(value))
-        # The bytes of each content; None while they are being counted.
+        # The bytes of each content; None while these bytes are being counted.
         self._counted: dict[Stream, int | None] = {}
         self._depth = 0
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from app.media.types import MediaRefused
 
-#: Steps of the parser. A usual file needs some 3,000 steps for a page, and the limit is reached
-#: after some seconds.
+#: Steps of the parser. A usual file needs some 3,000 steps for a page. The limit is reached after
+#: some seconds.
 MAX_STEPS = 1_000_000
 #: Bytes of all decoded streams, without images and fonts.
 MAX_EXPANDED_BYTES = 64_000_000
 
 
 class Name(str):
-    """A name, such as ``/Type``, without its slash."""
+    """A name, such as ``/Type``, without the slash."""
 
     __slots__ = ()
 
@@ -31,7 +31,7 @@ class Ref:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Stream:
-    """A stream: its dictionary and its stored bytes."""
+    """A stream: the dictionary and the stored bytes."""
 
     facts: dict[str, Any]
     raw: bytes

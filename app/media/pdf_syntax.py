@@ -20,8 +20,8 @@ MAX_DEPTH = 100
 _MAX_TABLE_BYTES = 20 * MAX_OBJECTS
 
 _BLANK = rb"(?:[\x00\t\n\f\r ]|%[^\r\n]*+(?:[\r\n]|\Z))"
-# Blanks between the parts of one token. Their number is bounded, so that a search takes linear
-# time.
+# Blanks between the parts of one token. The number of blanks is bounded, so that a search takes
+# linear time.
 _GAP = rb"(?:[\x00\t\n\f\r ]|%[^\r\n]{0,200}+[\r\n]){1,60}+"
 _TOKEN = re.compile(
     rb"(?P<open><<|\[)|(?P<close>>>|\])|(?P<name>/[^\x00\t\n\f\r ()<>\[\]{}/%]*+)"
@@ -130,8 +130,8 @@ class Objects:
     def _parsed(self, content: bytes, position: int) -> tuple[Any, int]:
         """Parse one value; return the value, and the position of the next token after the value.
 
-        Text that is not a value, such as an operator, ends the parsed value. At this place, all
-        open brackets are closed, too.
+        An operator, or any other text that is not a value, ends the parsed value. At this place,
+        all open brackets are closed, too.
         """
         opened: list[list[Any]] = []
         while True:

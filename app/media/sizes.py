@@ -1,4 +1,4 @@
-"""The size of an image or a PDF, and its tokens."""
+"""The size and the tokens of an image or a PDF."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from app.media.images import dimensions_of
 from app.media.pdf import pages_and_text
 from app.media.types import PDF
 
-# The bound of a text counts every code of a PDF as two bytes, and a token has about four bytes.
+# The bound of a text counts every code of a PDF as two bytes. A token has about four bytes.
 _BOUND_BYTES_PER_TOKEN = 8
 
 
@@ -29,7 +29,7 @@ class ImageSize:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PdfSize:
-    """Size of a PDF: its pages, and an upper bound of its text in bytes of UTF-8."""
+    """Size of a PDF: the number of pages, and an upper bound of the text in bytes of UTF-8."""
 
     pages: int
     text_bytes: int

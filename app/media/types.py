@@ -1,4 +1,4 @@
-"""The type of a file, by its content; names and headers of a file may lie, and are not read."""
+"""The type of a file, by the file's content; names and headers may lie, so neither is read."""
 
 PDF = "application/pdf"
 PNG, JPEG, GIF, WEBP = "image/png", "image/jpeg", "image/gif", "image/webp"

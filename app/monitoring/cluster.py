@@ -122,8 +122,8 @@ def with_zeros(
 ) -> list[Sample]:
     """Add a zero sample for each missing value of a metric's only label.
 
-    If a series is missing, a graph has a gap, and an autoscaler cannot use the series. The zero
-    prevents this.
+    Without the zero, the series would be missing: a graph would have a gap, and an autoscaler could
+    not use the series.
     """
     there = {labels for each, labels, _ in found if each is metric}
     return [*found, *((metric, (value,), 0.0) for value in values if (value,) not in there)]

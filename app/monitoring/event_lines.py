@@ -26,7 +26,7 @@ class EventLine:
 
 
 def event_line(type_: str, data: Mapping[str, Any], attempt: int | None) -> EventLine:
-    """Write an event as a line; an event of an unknown type is written with its facts, too.
+    """Write an event as a line; if the type is unknown, the line also has the event's facts.
 
     Args:
         type_: Type of the event, such as ``agent_retrying``.

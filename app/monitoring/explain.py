@@ -23,10 +23,9 @@ class Live:
     """The current state of the rest of the cluster. A part that could not be read is empty.
 
     Attributes:
-        buckets: The rate limits' buckets that are in use, by name; ``LiveState.buckets`` returns
-            them.
+        buckets: The rate limits' buckets that are in use, by name, from ``LiveState.buckets``.
         bucket_of: A function that returns the bucket of a provider and a model.
-        circuits: Circuit breakers that have counted failures; ``LiveState.circuits`` returns them.
+        circuits: Circuit breakers that have counted failures, from ``LiveState.circuits``.
         unserved: Queues to which no worker listens.
     """
 

@@ -1,4 +1,4 @@
-"""Explains which answers of models were cut or empty, and whether this harms the outputs."""
+"""Explains which answers of models were cut or empty, and whether these ends harm the outputs."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Explains why a run was slow or expensive, with the shares of its time and its money."""
+"""Explains why a run was slow or expensive, with the shares of the run's time and money."""
 
 from collections import defaultdict
 from collections.abc import Mapping

@@ -16,7 +16,7 @@ from app.telemetry.metrics import ClusterMetric
 
 #: A function that reads a part of the cluster's state, and can raise an AgentChordError.
 Reader = Callable[[], Awaitable[Sequence[Sample]]]
-#: If a reading takes more seconds than this, it is stopped, because Prometheus asks again.
+#: A reading that takes more seconds than this is stopped, because Prometheus asks again.
 READ_S = 8.0
 TOTAL = "_total"
 
@@ -28,7 +28,7 @@ class Exporter:
 
     Each request reads Postgres and Redis. So only one Prometheus server should scrape the exporter,
     at most once every 10 s. The exporter does not count durations and waits, because the workers
-    count them.
+    count durations and waits.
 
     Args:
         readers: A function for each service, by the service's name; the function reads the samples

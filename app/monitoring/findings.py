@@ -1,4 +1,4 @@
-"""Findings: a reason for programs, and a text for people."""
+"""Findings, which consist of a reason for programs and a text for people."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -71,7 +71,7 @@ class Finding:
     Attributes:
         reason: Kind of the explanation.
         agents: Agents that the finding concerns; empty for the whole run.
-        text: The explanation; in a sentence, it follows the names of the agents.
+        text: The explanation; in a sentence, the explanation follows the names of the agents.
         remedy: Possible remedy; empty if no remedy is known.
     """
 
@@ -82,7 +82,7 @@ class Finding:
 
     @property
     def predicate(self) -> str:
-        """The text, with its verb in the plural for several agents."""
+        """The text; for several agents, the verb is in the plural."""
         verb, rest = self.text.partition(" ")[::2]
         return f"{PLURALS.get(verb, verb) if len(self.agents) > 1 else verb} {rest}"
 
@@ -99,7 +99,7 @@ def grouped(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def condensed(findings: Iterable[Finding], most: int) -> list[Finding]:
-    """Keep some findings of each reason; the last kept finding represents all others.
+    """Keep some findings of each reason; the last kept finding represents all dropped findings.
 
     Args:
         findings: The findings.

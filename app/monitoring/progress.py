@@ -57,7 +57,7 @@ class AgentProgress:
     """The state of one agent of a run.
 
     ``waits_for`` and ``waits_until`` are set while the agent is handed back for a long wait. If the
-    agent has a for_each, its items are only counted, and ``spent_usd`` is the sum over all items.
+    agent has a for_each, the items are only counted. ``spent_usd`` is then the sum over all items.
     If the agent is a sub-workflow, ``sub_run_id`` is the id of the inner run, and ``spent_usd``
     includes the dollars of the inner run.
     """
@@ -94,7 +94,7 @@ class AgentProgress:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunProgress:
-    """A run with its agents, ordered by level and then as in the workflow.
+    """A run with its agents, ordered by level and then by the agents' order in the workflow.
 
     For the run of a sub-workflow, ``part_of`` is the outer run.
     """
@@ -152,7 +152,7 @@ async def find_run(connection: AsyncConnection, prefix: str) -> UUID:
         prefix: First characters of the id, with or without dashes.
 
     Raises:
-        UnknownRun: If no run has such an id, or if several runs have such an id.
+        UnknownRun: If no run has an id with this beginning, or if several runs have such an id.
     """
     digits = prefix.replace("-", "").lower()
     if not digits or len(digits) > HEX_DIGITS or set(digits) - set("0123456789abcdef"):

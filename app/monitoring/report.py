@@ -1,6 +1,6 @@
 """A run as one self-contained HTML page, which needs no network access and no scripts.
 
-Markupsafe escapes every text, and the page's content security policy allows no scripts.
+Markupsafe escapes every text. The page's content security policy allows no scripts.
 """
 
 from collections import defaultdict

@@ -1,7 +1,7 @@
 """The past and the present of one run, read once for reports and explanations.
 
-The items of a for_each do not appear by themselves: their attempts, calls and events appear under
-the name of their agent.
+The items of a for_each do not appear by themselves: the items' attempts, calls and events appear
+under the name of the agent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ READ_ATTEMPTS: TextClause = text(f"""{OWNERS}
         t.error_class, t.started_at, t.finished_at, t.finish_reason
     FROM owned o JOIN attempts t ON t.agent_run_id = o.id ORDER BY t.started_at, t.number
 """)  # noqa: S608  a constant of this module
-# A corrected estimate and the entry that corrects it add up to zero, so both are left out.
+# A corrected estimate and its correcting entry add up to zero, so the two entries are left out.
 READ_CALLS: TextClause = text(f"""{OWNERS}
     SELECT o.owner AS agent, c.provider, c.model, c.module, c.kind, c.outcome, c.cost_usd,
         c.created_at AS ended_at, c.seconds,
@@ -52,8 +52,9 @@ READ_EVENTS: TextClause = text(f"""{OWNERS}
     FROM events e LEFT JOIN owned o ON o.id = e.agent_run_id
     WHERE e.run_id = :run_id AND e.type <> ALL(CAST(:but AS text[])) ORDER BY e.id
 """)  # noqa: S608
-# The waits that each attempt recorded, and the periods in which agents were handed back. Such a
-# period ends when the agent is ready again, so the period includes no wait for a worker.
+# The waits that each attempt recorded, and the periods in which agents were handed back. The period
+# of a handed-back agent ends when the agent is ready again, so the period includes no wait for a
+# worker.
 READ_WAITS: TextClause = text(f"""{OWNERS}
     SELECT o.owner AS agent, w.waits_for, sum(w.seconds) AS seconds, max(w.seconds) AS longest_s,
         count(*) AS count
@@ -208,13 +209,13 @@ class Standing:
         agent: Name of the agent.
         status: ``pending`` or ``running``.
         level: Level of the agent, from 0.
-        provider: Provider of the agent, which is also its queue.
+        provider: Provider of the agent, which is also the agent's queue.
         model: Model of the agent.
         ready_at: Earliest time at which a worker may claim the agent.
         waits_for: The cause of the wait (a limit, money or a circuit) if the agent was handed back;
             otherwise None.
         retries: Number of retries so far.
-        worker: Worker that runs the agent; None if no worker runs it.
+        worker: Worker that runs the agent; None if no worker runs the agent.
 
         money_since: Time at which the agent's hold began to wait for money, or None.
         money_usd: Number of dollars for which the hold waits.
@@ -256,7 +257,7 @@ class RunHistory:
         waits: Waits that are over, by agent.
         standing: The agent runs that have not ended.
         usual_usd: Median cost of each agent in earlier runs of this workflow, if there are at least
-            three such runs.
+            three earlier runs.
     """
 
     now: datetime
@@ -311,7 +312,7 @@ async def read_history(connection: AsyncConnection, run_id: UUID) -> RunHistory:
 
 
 async def read_present(connection: AsyncConnection, run_id: UUID) -> RunHistory:
-    """Read a run without its past; this is cheap enough to be done every second.
+    """Read a run without its past; this reading is cheap enough to be done every second.
 
     Raises:
         UnknownRun: If there is no such run.

@@ -1,4 +1,4 @@
-"""Totals of workflows and the cluster, read from Postgres, so that they survive every restart."""
+"""Totals of workflows and the cluster. They are read from Postgres, so they survive every restart."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ AGENTS: TextClause = text("""
         count(*) FILTER (WHERE status = 'running') AS active
     FROM agent_runs
 """)
-# Attempts of old runs are pruned, so this is the mean of the attempts that are still stored.
+# Attempts of old runs are pruned, so this time is the mean of the attempts that are still stored.
 EXECUTION_TIME: TextClause = text("""
     SELECT coalesce(avg(extract(epoch FROM finished_at - started_at)), 0)::float8
     FROM attempts WHERE outcome = 'completed'

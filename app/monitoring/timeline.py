@@ -24,9 +24,9 @@ WORKING_QUEUES = frozenset((*QUEUES_OF_KINDS.values(), queue_of(WORKFLOW)))
 class Phase(StrEnum):
     """The activity of an agent; every phase except CALLING is a wait."""
 
-    QUEUED = "queued"  # ready, and no lane has claimed it
+    QUEUED = "queued"  # ready, and not claimed by a lane
     HELD = "held"  # waits in its lane, or handed back, for a limit, money or a circuit
-    LOST = "lost"  # its worker has died, and no watchdog has noticed it yet
+    LOST = "lost"  # the worker has died, and no watchdog has noticed the death yet
     AWAY = "away"  # between attempts: a backoff, or no worker is free
     CALLING = "calling"  # a request is under way, or a tool or function runs
 
@@ -97,8 +97,8 @@ class Timeline:
     """The timeline of a run.
 
     Attributes:
-        start: Time at which the run was admitted. If the run was not admitted yet, this is the time
-            at which the run was enqueued.
+        start: Time at which the run was admitted. If the run was not admitted yet, ``start`` is the
+            time at which the run was enqueued.
         end: Time at which the run ended; the current time if the run has not ended.
         agents: Timelines of the agents, by level.
         critical_path: The agents that determine the duration of the run, from first to last.
@@ -180,7 +180,7 @@ def _end(agent: AgentProgress, tries: Sequence[Interval], now: datetime) -> date
 
 
 def _unstarted(agent: AgentProgress, released: datetime | None, end: datetime) -> AgentTimeline:
-    """Build the timeline of an agent without attempts; its wait starts when its level can begin."""
+    """Build the timeline of an agent without attempts; the wait starts when the level can begin."""
     if released is None or agent.status.is_final or released >= end:
         return AgentTimeline(agent=agent)
     waiting = Span(phase=Phase.QUEUED, start=released, end=end)

@@ -1,8 +1,8 @@
 """Simulated OpenAI and Anthropic APIs over HTTP, for development, tests and load tests.
 
 The simulator implements both protocols, and both request forms of OpenAI, well enough for the SDKs
-of both providers. Its answers are deterministic, it enforces rate limits, it fails on demand, and
-it keeps a ledger of the requests that it served.
+of both providers. The simulator's answers are deterministic. The simulator enforces rate limits,
+fails on demand, and keeps a ledger of the requests that were served.
 """
 
 from app.simulator.config import SimulatorConfig, config_with, options_in

@@ -1,4 +1,4 @@
-"""The tools that run at Anthropic: their part of requests, and their blocks in answers."""
+"""The tools that run at Anthropic: their part of requests, and the tools' blocks in answers."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from app.simulator.wire import compact, field, token_limit
 
 _TYPE = re.compile(r"(web_search|web_fetch)_(\d{8})")
 # From this version on, programs of the model call the tools, unless the request says otherwise. The
-# pattern below it matches the models that write no such programs.
+# pattern below matches the models that write no programs that call tools.
 _FIRST_FOR_PROGRAMS = "20260209"
 _WITHOUT_PROGRAMS = re.compile(r"haiku-[34]|claude-3|(?:sonnet|opus)-4-[0-4]|-4-20\d{6}")
 
@@ -18,7 +18,7 @@ def server_tool(tool: Mapping[str, Any], model: str) -> tuple[str, int] | None:
     """Read a tool's name and its largest number of uses; return None for a tool of the client.
 
     Raises:
-        Refusal: If Anthropic has no such tool, or does not offer the tool for this model.
+        Refusal: If Anthropic does not have this tool, or does not offer the tool for this model.
     """
     if "input_schema" in tool or tool.get("type") in (None, "custom"):
         return None
@@ -35,7 +35,7 @@ def server_tool(tool: Mapping[str, Any], model: str) -> tuple[str, int] | None:
 
 
 def past_tokens(blocks: Sequence[Mapping[str, Any]]) -> int | None:
-    """Count the tokens of the tools' blocks in an earlier answer; None without such blocks."""
+    """Count the tokens of the tools' blocks in an earlier answer; None if there are no blocks."""
     uses = [block for block in blocks if block.get("type") == "server_tool_use"]
     texts = [text for block in blocks for text in _texts(block)]
     if not uses:

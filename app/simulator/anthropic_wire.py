@@ -255,7 +255,7 @@ def _content(answer: Answer) -> list[dict[str, Any]]:
 
 
 def _input(call: ToolCall) -> Any:
-    """Return the arguments of a call; if they were cut, the provider sends an empty object."""
+    """Return the arguments of a call; the provider sends cut arguments as an empty object."""
     try:
         return json.loads(call.arguments)
     except ValueError:
@@ -317,7 +317,7 @@ def _stop_reason(answer: Answer) -> str:
 def _block_events(index: int, block: Mapping[str, Any], tokens: int) -> Iterator[Event]:
     """Yield the events of one content block; `tokens` is the number of tokens before the block."""
     citations = block.get("citations", ())
-    if "content" in block:  # the result of a tool of the provider comes in one piece
+    if "content" in block:  # the result of a provider's tool comes in one piece
         empty, text, kind, key = dict(block), "", "", ""
     elif block["type"] == "text":
         empty, text, kind, key = {"type": "text", "text": ""}, block["text"], "text_delta", "text"

@@ -1,4 +1,4 @@
-"""The common form of all protocols: a request, its reply, and its usage.
+"""The common form of all protocols: a request, the reply, and the usage.
 
 The wires translate between this form and the protocols, and `replies` makes the reply to a request.
 This module does not know HTTP.
@@ -43,7 +43,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tool:
-    """A function that the request offers; `schema` is the JSON schema of its arguments."""
+    """A function that the request offers; `schema` is the JSON schema of the arguments."""
 
     name: str
     schema: Mapping[str, Any]
@@ -54,16 +54,16 @@ class ChatRequest:
     """One request to a model, in any protocol.
 
     `prompt` has all system and user texts. `tool_results` and `tool_turns` cover only the part of
-    the conversation after the last user text, so that a conversation may use tools again for its
+    the conversation after the last user text, so that a conversation may use tools again for the
     next question. `tool_choice` is "auto", "none", "required" or a tool's name. `schema` is the
     JSON schema of the reply, and `questions` is the number of user texts. The four fields from
-    `service_tier` on belong to OpenAI. They are the tier that serves the request, whether the model
-    reasons, whether the answer has the sealed reasoning, and the parameters that the answer
-    repeats. `files` has the beginning of the SHA-256 of each image and file. `said` is the
+    `service_tier` on belong to OpenAI. These fields are the tier that serves the request, whether
+    the model reasons, whether the answer has the sealed reasoning, and the parameters that the
+    answer repeats. `files` has the beginning of the SHA-256 of each image and file. `said` is the
     beginning of the reply, if earlier replies to the question were cut and the user asks to
     continue. `server_tools` has the names of the provider's own tools, with the largest number of
-    uses of each tool in this request. If such tools ran in an earlier reply to the question,
-    `server_turns` counts this reply.
+    uses of each tool in this request. If the provider's own tools ran in an earlier reply to the
+    question, `server_turns` counts this reply.
     """
 
     provider: str
@@ -168,7 +168,7 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """Tokens of one answer. `input_tokens` counts the whole prompt, including its cached part.
+    """Tokens of one answer. `input_tokens` counts the whole prompt, including the cached part.
 
     If tools of the provider ran, the prompt is counted as often as the model has read the prompt.
     """
@@ -196,10 +196,10 @@ class Answer:
 class Transcript:
     """Reads the messages of a conversation, and checks that all tool calls have results.
 
-    Every text counts as ceil(UTF-8 bytes / 4) tokens, and every image and PDF has the tokens of the
+    Every text counts as ceil(UTF-8 bytes / 4) tokens. Every image and PDF has the tokens of the
     provider's formula. Nothing else counts, so texts never have more tokens than bytes. A user's
     text that begins with "Continue" and follows a reply is no new question: the model goes on with
-    its reply.
+    the earlier reply.
     """
 
     input_tokens: int = 0
@@ -220,7 +220,7 @@ class Transcript:
         self.input_tokens += count_tokens(text)
 
     def user(self, text: str) -> None:
-        """Add a user's text; it starts a new question, or asks to continue the last reply."""
+        """Add a user's text, which starts a new question, or asks to continue the last reply."""
         self.close_calls()
         if self.last_reply and text.startswith("Continue"):
             self.said, self.last_reply = self.said + self.last_reply, ""
@@ -241,8 +241,8 @@ class Transcript:
     def assistant(self, text: str, calls: list[ToolCall], server_tokens: int | None = None) -> None:
         """Add an earlier reply of the model.
 
-        `server_tokens` are the tokens of the provider's tools and of their results; None if no such
-        tool ran.
+        `server_tokens` are the tokens that the provider's tools and their results have added; None
+        if no tool of the provider ran.
         """
         self.input_tokens += server_tokens or 0
         self.server_turns += server_tokens is not None

@@ -1,4 +1,4 @@
-"""The configuration of the simulator, in JSON or short strings. It may change at run time."""
+"""The simulator's configuration, in JSON or short strings. The values may change at run time."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -40,7 +40,7 @@ class SimulatorConfig:
         time_to_first_token_s: seconds until the first piece of a stream; the rest of the latency is
             spread over the other pieces.
         output_tokens: size of every text reply; None keeps the natural length of the text.
-        signed: whether a text reply begins with its request's id, so that no two replies are equal.
+        signed: whether a text reply begins with the request's id, so that no two replies are equal.
         cached_share: share of every prompt that counts as read from the prompt cache, 0 to 1.
         seed: seed of the jitter and of random faults.
         models: the models that exist, each as `provider:pattern`; a request for another model gets

@@ -58,7 +58,7 @@ class Delivery:
     async def stream(
         self, answer: Answer, *, first_s: float, latency_s: float
     ) -> web.StreamResponse:
-        """Send the answer as events: the first event at `first_s`, the last one at `latency_s`."""
+        """Send the answer as events, the first event at `first_s`, the last at `latency_s`."""
         response = await self._start(_SSE)
         await self._send(response, self.wire.events(answer), first_s, latency_s)
         self.ledger.close(self.record, status=200)

@@ -1,7 +1,7 @@
 """One request from its arrival to its answer. The steps have the same order as at a provider.
 
-The simulator reads the request, checks its key and its model, counts it against the limits, applies
-a fault, waits for the latency, and sends the answer.
+The simulator reads the request, checks the key and the model, counts the request against the
+limits, applies a fault, waits for the latency, and sends the answer.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ Step = Callable[[Delivery, str], Awaitable[web.StreamResponse]]
 
 
 class Exchange:
-    """Answers requests, and holds the state that requests share: limits, faults and counters."""
+    """Answers requests, and keeps the state that requests share: limits, faults and counters."""
 
     def __init__(self, config: SimulatorConfig, ledger: Ledger, counts: Ledger) -> None:
         self._ledger = ledger
@@ -70,7 +70,7 @@ class Exchange:
         return await self._recorded(self._ledger, wire, http, step)
 
     async def count(self, wire: CountingWire, http: web.Request) -> web.StreamResponse:
-        """Count the tokens of a prompt; the request is free, and has a ledger of its own."""
+        """Count the tokens of a prompt; the request is free and has a ledger of its own."""
 
         async def step(delivery: Delivery, key: str) -> web.StreamResponse:
             request = await self._read(delivery, key, wire.parse_count)
@@ -210,7 +210,8 @@ class Exchange:
         group = self._limits.group_of(wire.provider, model)
         if group is None:
             return
-        # A provider counts a request at its arrival, not after its body has been read.
+        # A provider counts a request at the request's arrival, and not after the reading of the
+        # body.
         now_s = delivery.record.arrived_s
         excess = group.admit(charge, now_s)
         delivery.headers |= wire.limit_headers(group.states(now_s))

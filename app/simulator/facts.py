@@ -1,7 +1,7 @@
 """The facts of a prompt: labelled values, numbers, quotations and frequent words.
 
 The replies are made from these facts, so that a demonstration has sensible texts and two runs have
-the same replies. The functions have no side effects, and each fact is computed at its first use.
+the same replies. The functions have no side effects. Each fact is computed at the fact's first use.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Faults of requests, and the rules that choose the requests.
 
-A rule applies to all requests that match it, to a random share of them, to the first N of them, or
-to every Nth of them. All faults are reproducible.
+A rule applies to all matching requests, to a random share of the matching requests, to the first N
+matching requests, or to every Nth matching request. All faults are reproducible.
 """
 
 import random
@@ -21,8 +21,8 @@ FAULT_KINDS: tuple[str, ...] = get_args(FaultKind)
 class Fault:
     """The fault of one request.
 
-    - `status`: The client gets the provider's error body, with `code` and Retry-After if they are
-      given.
+    - `status`: The client gets the provider's error body, with `code` and Retry-After if the fault
+      has these values.
     - `hang`: The client gets no answer; the connection stays open until the client leaves.
     - `drop`: The connection is reset before the answer.
     - `garbage`: The client gets status 200 and invalid JSON.
@@ -30,7 +30,7 @@ class Fault:
     - `stream_error`: The client gets an error event in the middle of a stream. If the client did
       not ask for a stream, the client gets the error `status`.
     - `error_in_200`: The client gets status 200 and a body that reports the error `status`. In the
-      Responses API, this body is a failed response with its usage.
+      Responses API, this body is a failed response with the usage.
     - `slow`: The client gets the normal answer `delay_s` seconds later.
     """
 
@@ -54,7 +54,7 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FaultRule:
-    """Applies `fault` to all matching requests, or to some of them.
+    """Applies `fault` to all matching requests, or to some matching requests.
 
     With `rate` (0 to 1), a random share of the matching requests fails. With `first=N`, the first N
     matching requests fail. With `every=N`, every Nth matching request fails. Without these three
@@ -102,7 +102,7 @@ class FaultPlan:
         self._draws = [random.Random(f"{seed}/{index}") for index in range(len(rules))]
 
     def fault_for(self, provider: str, model: str, prompt: str) -> Fault | None:
-        """Count the request for every rule that matches it; return the first fault that applies."""
+        """Count the request for every matching rule; return the first fault that applies."""
         fault = None
         for index, rule in enumerate(self._rules):
             if rule.matches(provider, model, prompt) and self._fires(index, rule):

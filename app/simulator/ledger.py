@@ -30,8 +30,9 @@ class Record:
         model: name of the model; empty if the body could not be read.
         request_id: id in the header of the response.
         key_sent: whether the request carried any API key.
-        status: HTTP status. It is None while the request is under way, 499 if the client left
-            before a status was sent, and 0 if the simulator closed the connection without a status.
+        status: HTTP status. The status is None while the request is under way, 499 if the client
+            left before a status was sent, and 0 if the simulator closed the connection without a
+            status.
         streamed: whether the client asked for a stream.
         finished: whether the whole answer was sent; false if the client left.
         fault: the fault that was injected, or None.
@@ -112,7 +113,7 @@ class Ledger:
         return record
 
     def client_left(self, record: Record, *, status: int = CLIENT_LEFT) -> None:
-        """Complete a record if its client left; `status` is the status that was already sent."""
+        """Complete a record if the client left; `status` is the status that was already sent."""
         if record.status is None and record.seq > self._cleared_at_seq:
             self._disconnected += 1
         self.close(record, status=status, finished=False)

@@ -1,7 +1,7 @@
 """Rate limits, similar to those of a provider. The callers pass the time; no clock is read here.
 
 A `TokenBucket` refills continuously, and a `SlidingWindow` counts the last minute. A `LimitGroup`
-counts a request on all its meters, or refuses the request and counts it on no meter. Times are
+counts a request on all meters of the group, or refuses the request without a count. Times are
 seconds of any monotonic clock.
 """
 
@@ -109,7 +109,7 @@ class Meter(Protocol):
 
 
 class TokenBucket:
-    """Holds `capacity` tokens and refills `limit` tokens per minute; the bucket starts full.
+    """A bucket for `capacity` tokens that refills `limit` tokens per minute and starts full.
 
     After a pause, the bucket admits `capacity` tokens at once, so it can admit `limit + capacity`
     tokens in one minute. A `SlidingWindow` admits no more than `limit` tokens in any minute.
@@ -208,7 +208,7 @@ class LimitGroup:
         }
 
     def admit(self, charge: Charge, now_s: float) -> Excess | None:
-        """Count the request on every meter; if one meter refuses it, count it on no meter.
+        """Count the request on every meter; if one meter refuses, count the request on no meter.
 
         Returns:
             None if the request was admitted, else the meter with the longest wait. A refused

@@ -78,7 +78,7 @@ def markers_in(text: str) -> tuple[Marker, ...]:
 
 
 def without_markers(text: str) -> str:
-    """Return the prompt without its markers."""
+    """Return the prompt without the markers."""
     return _MARKER.sub("", text).strip() if "[[sim:" in text else text
 
 
@@ -86,8 +86,8 @@ def active(markers: Sequence[Marker], nth: int) -> Marker:
     """Merge the markers that apply to the n-th request (from 1) of the same prompt.
 
     If two markers have the same key, the first marker decides. If a prompt has
-    `[[sim:status=500,times=1]]` before `[[sim:status=429,times=3]]`, its first request gets 500,
-    its next two requests get 429, and all later requests succeed.
+    `[[sim:status=500,times=1]]` before `[[sim:status=429,times=3]]`, the prompt's first request
+    gets 500, the next two requests get 429, and all later requests succeed.
     """
     merged: dict[str, Any] = {}
     for marker in reversed(markers):

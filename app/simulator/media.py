@@ -1,4 +1,4 @@
-"""Checks the images and files of a request as a provider does, and counts their tokens."""
+"""Like a provider, checks the images and files of a request, and counts the tokens of the files."""
 
 import base64
 import binascii
@@ -18,7 +18,7 @@ _HASH_CHARS = 16
 class Media:
     """An image or a file.
 
-    `sha256` is the beginning of the hash of its bytes, and `tokens` is the number of input tokens.
+    `sha256` is the beginning of the hash of the bytes. `tokens` is the number of input tokens.
     """
 
     sha256: str

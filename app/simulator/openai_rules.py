@@ -1,7 +1,8 @@
-"""The requests that OpenAI refuses because of their model, for both of its request forms.
+"""The requests that OpenAI refuses because of the model, for both request forms of OpenAI.
 
 The rules and the texts come from OpenAI's reference pages and from answers that users have quoted
-(2026). The rules are written here a second time, so that they check the application's own rules.
+(2026). The rules are written here a second time, so that this copy checks the application's own
+rules.
 """
 
 import re
@@ -19,8 +20,8 @@ _TOOLS_ELSEWHERE = re.compile(r"^gpt-(?:5\.[5-9]|[6-9]|[1-9]\d)(?!\d)(?!.*-chat)
 _EFFORT_ELSEWHERE = re.compile(r"^gpt-5\.[2-4](?!\d)(?!.*-chat)")
 _RESPONSES_ONLY = re.compile(r"^(?:o\d-pro|gpt-5-pro|gpt-5\.[5-9]-pro|gpt-5(?:\.\d)?-codex)")
 _SAMPLING = ("temperature", "top_p")
-# Parameters of chat completions, and their other names in the Responses API; None if the Responses
-# API has no such parameter.
+# Parameters of chat completions, with their other names in the Responses API; None if the Responses
+# API does not have the parameter.
 _MOVED = {
     "messages": "input",
     "max_tokens": "max_output_tokens",

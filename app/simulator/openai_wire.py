@@ -195,7 +195,7 @@ class OpenAIWire:
 
 
 def served_tier(body: Mapping[str, Any]) -> str:
-    """Return the tier that serves a request: the tier that it asks for, or the default tier."""
+    """Return the tier that serves a request: the request's own tier, or the default tier."""
     tier = body.get("service_tier")
     return str(tier) if tier not in (None, "auto") else "default"
 

@@ -14,8 +14,8 @@ _PAGE_CHARS = 2000
 def server_calls(request: ChatRequest, marker: Marker) -> tuple[ServerCall, ...]:
     """Make the uses of the provider's tools in a reply.
 
-    Each tool is used once, or as often as the marker says and the request allows. After a reply in
-    which tools ran, the tools run again only if that reply was paused.
+    Each tool is used once, or as often as the marker says, within the bound of the request. After a
+    reply in which tools ran, the tools run again only if that reply was paused.
 
     Args:
         request: the request.

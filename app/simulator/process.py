@@ -1,4 +1,4 @@
-"""The simulator as a separate process. `run_in_process` starts it, and `serve` runs inside it."""
+"""The simulator as a separate process. `run_in_process` starts the process; `serve` runs inside."""
 
 import asyncio
 import contextlib
@@ -38,15 +38,15 @@ def serve(
 ) -> None:
     """Run the simulator until SIGTERM or SIGINT.
 
-    When the simulator is ready, it prints one line of JSON with the keys port, openai_base_url and
-    anthropic_base_url.
+    When the simulator is ready, the simulator prints one line of JSON with the keys port,
+    openai_base_url and anthropic_base_url.
 
     Args:
         config: the behaviour at the start.
         host: address at which the simulator listens.
         port: port at which the simulator listens; 0 takes a free port.
         ledger_path: file to which every record is appended as a line of JSON.
-        exit_with_parent: whether the simulator also ends when its parent process dies.
+        exit_with_parent: whether the simulator also ends when the parent process dies.
 
     Raises:
         OSError: If the port is in use.
@@ -131,16 +131,16 @@ class SimulatorProcess:
 
 
 def start_process(arguments: Sequence[str] = ()) -> SimulatorProcess:
-    """Start `python -m app.simulator` with these arguments and wait until it is ready.
+    """Start `python -m app.simulator` with these arguments, and wait until the simulator is ready.
 
-    The simulator takes a free port unless the arguments name a port. It ends when this process
-    dies.
+    The simulator takes a free port unless the arguments name a port. The simulator ends when this
+    process dies.
 
     Raises:
         RuntimeError: If the simulator ended, or was not ready within 15 s.
     """
     command = [sys.executable, "-m", "app.simulator", "--exit-with-parent", *arguments]
-    # The simulator has its own session: Ctrl-C must not end the simulator before its clients.
+    # The simulator has its own session: Ctrl-C must not end the simulator before the clients.
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     line = _first_line(process.stdout, time.monotonic() + _START_S)

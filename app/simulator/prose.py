@@ -1,4 +1,4 @@
-"""Sentences about a prompt, by topic: invoices, candidates, stock, policies, reports, others."""
+"""Sentences about a prompt, by topic: invoices, candidates, stock, policies, reports, the rest."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The simulated model. Its reply depends only on the request.
+"""The simulated model, whose reply depends only on the request.
 
 If the request offers tools and the question has no tool results yet, the reply has tool calls. If
 the prompt asks for JSON, the reply is JSON. Otherwise, the reply has a few sentences about the
@@ -82,7 +82,7 @@ def reply_to(
     facts = Facts("\n".join([prompt, *request.tool_results]))
     calls = _calls(request, facts, marker.tool_turns or 1)
     if calls and marker.cut_calls:
-        # The last call loses its end, so half of its arguments are missing.
+        # The last call loses its end, so half of the last call's arguments are missing.
         *whole, last = calls
         half = replace(last, arguments=last.arguments[: len(last.arguments) // 2])
         return Reply(
@@ -181,7 +181,7 @@ def _sized(text: str, tokens: int) -> str:
 
 
 def _padded(document: str, tokens: int | None) -> str:
-    """Pad JSON to at least this number of tokens; longer JSON is not cut and so stays valid."""
+    """Pad JSON to at least this number of tokens; longer JSON is not cut and stays valid."""
     missing = (tokens or 0) * BYTES_PER_TOKEN - len(document.encode("utf-8", "replace"))
     return document + " " * max(0, missing)
 

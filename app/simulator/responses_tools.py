@@ -1,4 +1,4 @@
-"""Searches of the web in OpenAI's Responses API: their part of requests, and their items."""
+"""Searches of the web in OpenAI's Responses API: the tool in requests, and the searches' items."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from app.simulator.wire import compact, objects_in, token_limit
 
 
 def searches_in(body: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
-    """Read the name of the tool web_search in a request, and its largest number of uses."""
+    """Read the name of the tool web_search in a request, and the tool's largest number of uses."""
     kinds = [tool.get("type") for tool in objects_in(body, "tools")]
     most = token_limit(body, "max_tool_calls") or 10
     return (("web_search", most),) if "web_search" in kinds else ()

@@ -1,7 +1,7 @@
 """OpenAI's Responses API: request bodies, answers and streams.
 
 Keys, limits, errors and headers are the same as for chat completions, because both request forms
-belong to one provider. The simulator keeps no responses, so every request has its whole
+belong to one provider. The simulator keeps no responses, so every request has the whole
 conversation. This file is over 400 lines because requests, answers and streams share the form of
 their items.
 """
@@ -115,7 +115,7 @@ class ResponsesWire(OpenAIWire):
         return compact(_response(answer, _status(answer))).encode("utf-8", "replace")
 
     def events(self, answer: Answer) -> list[Event]:
-        """Make all events; the last event has the whole response with its usage."""
+        """Make all events; the last event has the whole response with the usage."""
         status, total = _status(answer), answer.usage.output_tokens
         started = _response(answer, "in_progress")
         parts: list[tuple[dict[str, Any], int]] = [
@@ -213,7 +213,7 @@ def _read_item(transcript: Transcript, index: int, kind: str, item: Mapping[str,
 
 
 def _reasoning_tokens(item: Mapping[str, Any]) -> int:
-    """Count earlier reasoning; only reasoning with its sealed content can be read again."""
+    """Count earlier reasoning; only reasoning with sealed content can be read again."""
     sealed = item.get("encrypted_content")
     if not sealed:
         raise Refusal(

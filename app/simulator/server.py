@@ -36,8 +36,8 @@ class Simulator:
     """The simulated APIs of OpenAI and Anthropic, in the event loop of this process.
 
     The replies are computed from the prompt and have no intelligence. The limits and errors are
-    similar to the limits and errors of the providers. This class shares the CPU
-    with the code under test; for load tests, use `run_in_process`.
+    similar to the limits and errors of the providers. This class shares the CPU with the code under
+    test; for load tests, use `run_in_process`.
 
     Args:
         config: the behaviour at the start.
@@ -131,7 +131,7 @@ class Simulator:
     def counts(self) -> list[Record]:
         """Return the records of the requests that counted the tokens of prompts, oldest first.
 
-        These requests are free, so they are in no other record and in no total.
+        These requests are free, so these requests are in no other record and in no total.
         """
         return self._counts.records()
 

@@ -113,7 +113,7 @@ class _SchemaValues:
         return offered[:count]
 
     def _resolved(self, schema: Any, depth: int) -> Mapping[str, Any]:
-        """Follow a schema's references and choose one of its options."""
+        """Follow a schema's references and choose one of the schema's options."""
         found: Mapping[str, Any] = schema if isinstance(schema, Mapping) else {}
         for _ in range(_MAX_DEPTH):
             reference = found.get("$ref")
@@ -153,8 +153,8 @@ class _SchemaValues:
         above, below = _number(schema, "exclusiveMinimum"), _number(schema, "exclusiveMaximum")
         step = _number(schema, "multipleOf") or (1 if whole else None)
         # An exclusive bound is not allowed as a value, so the value keeps a distance from the
-        # bound. The distance is one step. If there is no step, the distance is at most half of the
-        # room between both bounds.
+        # bound. The distance is one step. Without a step, the distance is at most half of the room
+        # between the two bounds.
         room = below - above if above is not None and below is not None else 2
         apart = step or min(1, room / 2)
         if above is not None:
@@ -206,7 +206,8 @@ def _without(schema: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 def _merged(schema: Mapping[str, Any], other: Any) -> dict[str, Any]:
     """Merge two schemas.
 
-    Their properties and required keys are combined. For any other key, the second schema decides.
+    The properties and the required keys of both schemas are combined. For any other key, the second
+    schema decides.
     """
     other = other if isinstance(other, Mapping) else {}
     both = {**schema, **other}

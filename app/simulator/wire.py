@@ -100,7 +100,7 @@ def as_object(body: Any) -> Mapping[str, Any]:
 
 
 def refuse_others(body: Mapping[str, Any], known: Collection[str], problem: str) -> None:
-    """Check that a body has no other fields than these.
+    """Check that a body has only known fields.
 
     Args:
         body: The body.
@@ -108,7 +108,7 @@ def refuse_others(body: Mapping[str, Any], known: Collection[str], problem: str)
         problem: The provider's text about a field, with `{name}` in the place of the field's name.
 
     Raises:
-        Refusal: If the body has another field.
+        Refusal: If the body has a field that is not known.
     """
     for name in body:
         if name not in known:
@@ -137,7 +137,7 @@ def object_in(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def field(body: Mapping[str, Any], name: str, kind: type[Any] | tuple[type[Any], ...]) -> Any:
-    """Return a required field that has this type, or one of these types.
+    """Return a required field that has a type of ``kind``.
 
     Raises:
         Refusal: If the field is missing or empty, or has another type.
@@ -181,7 +181,7 @@ def text_of(content: Any) -> str:
 
 
 def pieces(text: str) -> Iterator[tuple[str, int]]:
-    """Yield the streamed pieces of a text; with each piece, yield the tokens up to its end."""
+    """Yield each streamed piece of a text, with the number of tokens up to the piece's end."""
     size = 0
     for start in range(0, len(text), PIECE_CHARS):
         piece = text[start : start + PIECE_CHARS]
@@ -190,5 +190,5 @@ def pieces(text: str) -> Iterator[tuple[str, int]]:
 
 
 def compact(value: Any) -> str:
-    """Write JSON without spaces, as the APIs do."""
+    """Write JSON without spaces, like the APIs."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -19,6 +19,6 @@ SCHEDULER_QUEUE = "scheduler"
 
 @import_modules.connect
 def protect_flower(**_: Any) -> None:
-    """Make Flower ask for a password, between the reading of Flower's options and the listening."""
+    """Make Flower ask for a password, once Flower has read its options and does not listen yet."""
     if is_flower():
         protect(app)

@@ -45,7 +45,7 @@ class Job:
 
     @property
     def element(self) -> dict[str, Any]:
-        """The list element and the element's index, by their names in prompts; or else empty."""
+        """The list element and its index, by the names in prompts; empty if no element exists."""
         if self.claimed.item_index is None:
             return {}
         return {ITEM: self.claimed.item, INDEX: self.claimed.item_index}

@@ -1,4 +1,4 @@
-"""The limits of a running worker that operators have stored, and the recent use of buckets.
+"""Reads, for a running worker, the limits that operators store, and the recent use of buckets.
 
 The limits in Postgres decide; a signal only makes a worker read these limits at once. While
 Postgres is away, the last known limits stay in force.

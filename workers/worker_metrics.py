@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class CountedRecords(GroupCommit[Record, bool]):
-    """A group commit of records; after the calls of a record are booked, it counts these calls.
+    """A group commit of records that counts the calls of each record after they are booked.
 
     Its weakness: if a worker is killed, a watchdog books the worker's last calls. No counter
     includes these calls, but the ledger does.

@@ -1,4 +1,4 @@
-"""Totals of workflows and the cluster. They are read from Postgres, so they survive every restart."""
+"""Totals of workflows and the cluster, from Postgres; the totals survive every restart."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -15,12 +15,14 @@ COLUMNS = (
     *("model", "", "input>", "cached>", "cache write>", "1 h>", "output>", "and"),
     *("source", "set by", "instead of"),
 )
-# Further prices: reasoning and citations per million tokens, the others per 1,000 uses.
+# Further prices: reasoning and citations per million tokens, containers per hour, the others per
+# 1,000 uses.
 OTHERS = (
     ("reasoning", "reasoning"),
     ("citation", "citations"),
     ("requests", "per 1,000 requests"),
     ("web_searches", "per 1,000 searches"),
+    ("container_hours", "per container hour"),
 )
 
 

@@ -19,7 +19,7 @@ from app.domain.model_limits import limits_of
 from app.domain.policies import CostConfig
 from app.domain.protocols import PROTOCOLS
 from app.domain.providers import BUILT_IN, Provider
-from app.domain.server_tools import uses_of
+from app.domain.server_tools import CODE_EXECUTION, WEB_SEARCH, server_tools_in
 from app.domain.suggestions import did_you_mean, listed
 from app.domain.usage import SERVED, Usage
 from app.errors import UnknownModel
@@ -156,23 +156,32 @@ class Pricing:
             self._found[key] = quote
         return quote
 
-    def check_searches(self, agent: Agent) -> None:
-        """Refuse an agent whose provider would search the web at an unknown price.
+    def check_fees(self, agent: Agent) -> None:
+        """Refuse an agent whose provider would run a tool at an unknown price.
 
         Args:
             agent: The agent, or one of its ``options()``.
 
         Raises:
             UnknownModel: If the agent has the provider's ``web_search``, but its model's price has
-                no fee for searches.
+                no fee for searches; or ``code_execution``, but no fee for containers is known.
         """
-        if not uses_of(agent.tools).searches:
+        names = {tool.name for tool in server_tools_in(agent.tools)}
+        if not names & {WEB_SEARCH, CODE_EXECUTION}:
             return
-        if not self.price_of(agent.provider, agent.model, agent.llm_config).web_search:
+        price = self.price_of(agent.provider, agent.model, agent.llm_config)
+        of = f"the price of model {agent.model!r} of {agent.provider}"
+        if WEB_SEARCH in names and not price.web_search:
             raise UnknownModel(
-                f"the price of model {agent.model!r} of {agent.provider} has no fee for searches "
+                f"{of} has no fee for searches "
                 "of the provider: give the model's price with web_searches under model_prices in "
                 "the configuration, or remove the tool web_search"
+            )
+        if CODE_EXECUTION in names and price.container_hour is None:
+            raise UnknownModel(
+                f"{of} has no fee for containers: give the model's price with container_hours "
+                "(0 if they are free) under model_prices in the configuration, or remove the tool "
+                "code_execution"
             )
 
     def calculate_cost(
@@ -266,6 +275,7 @@ class Pricing:
         known = self._providers.get(provider)
         regional = known is not None and PROTOCOLS[known.protocol].regional
         regions = region_factors(model) if regional else {}
+        hour_usd = known.container_hour_usd if known is not None else None
         tiers, speeds = (
             (STANDARD, *self._list.values(provider, model, fact, at))
             for fact in (_SERVICE_TIER, _SPEED)
@@ -275,6 +285,7 @@ class Pricing:
             facts = {_SERVICE_TIER: tier, _SPEED: speed}
             variant = {name: value for name, value in facts.items() if value != STANDARD}
             if (price := self._list.find(provider, model, variant, at)) is not None:
+                price = replace(price, container_hour=hour_usd)  # no list has this fee
                 prices[tier, speed, STANDARD] = price
                 for region, factor in regions.items():
                     prices[tier, speed, region] = price.times(factor)

@@ -5,6 +5,7 @@ The properties of a protocol are in ``app.domain.protocols``.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -29,6 +30,8 @@ class Provider:
             the account's settings decide.
         api: Request form of the calls, one of the protocol's ``apis``; None means that the model
             and its tools decide.
+        container_hour_usd: Published fee for an hour of a container in which programs of the model
+            run (of 1 GB if there are several sizes); None if the fee is not known.
     """
 
     name: str
@@ -36,12 +39,17 @@ class Provider:
     models: tuple[str, ...] = ()
     service_tier: str | None = None
     api: str | None = None
+    container_hour_usd: Decimal | None = None
 
 
 #: Providers that need no configuration.
 BUILT_IN = (
-    Provider(name="openai", protocol="openai"),
-    Provider(name="anthropic", protocol="anthropic"),
+    # $0.03 for 20 minutes of 1 GB, and as much for each further GB; see
+    # developers.openai.com/api/docs/pricing.
+    Provider(name="openai", protocol="openai", container_hour_usd=Decimal("0.09")),
+    # Beyond the free hours of the organization, which no answer tells; see
+    # platform.claude.com/docs/en/about-claude/pricing.
+    Provider(name="anthropic", protocol="anthropic", container_hour_usd=Decimal("0.05")),
 )
 
 

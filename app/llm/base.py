@@ -45,7 +45,8 @@ class LLMResponse:
         metadata: Further facts: ``refusal`` and ``stop_sequence``; ``service_tier``, ``speed`` and
             ``inference_geo``, by which the provider served the call and bills it; ``original``,
             the message as it came with the name of who can read it (``by``), if it has more parts
-            than text and calls, such as reasoning, which must go back to its provider unchanged;
+            than text and calls, such as reasoning, which must go back to its provider unchanged,
+            and with the ``container`` of its programs, which the provider may use again;
             ``citations``, the ``url`` and ``title`` of each cited page;
             ``usage_missing`` if the provider has not counted all tokens, and the rest is an upper
             bound; ``prompt_counted`` if only the output was not counted; and ``first_token_s``,

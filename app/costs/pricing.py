@@ -275,7 +275,6 @@ class Pricing:
         known = self._providers.get(provider)
         regional = known is not None and PROTOCOLS[known.protocol].regional
         regions = region_factors(model) if regional else {}
-        hour_usd = known.container_hour_usd if known is not None else None
         tiers, speeds = (
             (STANDARD, *self._list.values(provider, model, fact, at))
             for fact in (_SERVICE_TIER, _SPEED)
@@ -284,17 +283,25 @@ class Pricing:
         for tier, speed in product(tiers, speeds):
             facts = {_SERVICE_TIER: tier, _SPEED: speed}
             variant = {name: value for name, value in facts.items() if value != STANDARD}
-            if (price := self._list.find(provider, model, variant, at)) is not None:
-                price = replace(price, container_hour=hour_usd)  # no list has this fee
+            if (price := self._listed(provider, model, variant, at)) is not None:
                 prices[tier, speed, STANDARD] = price
                 for region, factor in regions.items():
                     prices[tier, speed, region] = price.times(factor)
         return prices
 
+    def _listed(
+        self, provider: str, model: str, variant: Mapping[str, str], at: datetime
+    ) -> Price | None:
+        """Return a published price, with the provider's fee for containers; no list has this fee."""
+        price, known = self._list.find(provider, model, variant, at), self._providers.get(provider)
+        if price is None or known is None:
+            return price
+        return replace(price, container_hour=known.container_hour_usd)
+
     def _batch(self, provider: str, model: str, price: Price) -> Price:
         """Return the price of a batch: the published one, or half of the usual price."""
         if not price.version.startswith(OPERATOR):
-            listed = self._list.find(provider, model, _BATCH, datetime.now(UTC))
+            listed = self._listed(provider, model, _BATCH, datetime.now(UTC))
             if listed is not None:
                 named = replace(listed, version=f"{listed.version}, batch")
                 return self._with_writes(provider, named)

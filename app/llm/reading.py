@@ -204,7 +204,7 @@ class AnswerReader:
         # The last use of the container may have been at the beginning of the call.
         last_used_s = time.time() - request.programs.elapsed_s()
         until_s = last_used_s + request.programs.rules.kept_s
-        return {**original, "container": {"id": answer.containers[-1], "until_s": round(until_s)}}
+        return {**original, "container": {"id": answer.containers[-1], "until_s": int(until_s)}}
 
     def _failure(self, answer: Answer, response: "httpx2.Response") -> ProviderError:
         """Return the failure that an answer reports, or that its last word means."""

@@ -62,7 +62,10 @@ class ChatRequest:
     has the beginning of the SHA-256 of each image and file. `said` is the beginning of the
     reply, if earlier replies to the question were cut and the user asks to continue. `server_tools`
     has the names of the provider's own tools, with the most uses of each in this request, and
-    `server_turns` counts the earlier replies to the question in which such tools ran.
+    `server_turns` counts the earlier replies to the question in which such tools ran. `containers`
+    has the ids of the containers that the request names, `gigabytes` is the size of a new one, and
+    `free_containers` is true if the provider bills none for this request. `shows_outputs` is true
+    if the answer has the outputs of programs.
     """
 
     provider: str
@@ -88,6 +91,10 @@ class ChatRequest:
     files: tuple[str, ...] = ()
     server_tools: tuple[tuple[str, int], ...] = ()
     server_turns: int = 0
+    containers: tuple[str, ...] = ()
+    gigabytes: int = 1
+    free_containers: bool = False
+    shows_outputs: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +102,8 @@ class ServerCall:
     """A use of a tool of the provider.
 
     `arguments` is JSON, `page` is the page that was found, and `text` is what the model reads of
-    this page. If `failed` is true, there is neither, and the use is free.
+    this page, or the output of a program. If `failed` is true, there is neither, and a search is
+    free.
     """
 
     id: str
@@ -182,13 +190,17 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """All data of a successful response; `created` is a Unix time in seconds."""
+    """All data of a successful response; `created` is a Unix time in seconds.
+
+    `container` is the id of the container in which programs ran, or None.
+    """
 
     id: str
     created: int
     request: ChatRequest
     reply: Reply
     usage: Usage
+    container: str | None = None
 
 
 @dataclass(slots=True)

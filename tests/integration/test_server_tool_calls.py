@@ -180,7 +180,10 @@ async def test_the_pages_that_an_answer_cites_are_told(form: str, name: str, mod
     [
         ("openai", FETCH, "web_fetch is no tool of OpenAI's"),
         ("responses", SEARCH | {"blocked_domains": []}, "blocked_domains is"),
-        ("anthropic", {"server": "code_execution"}, "server is 'code_execution': give one of"),
+        ("anthropic", {"server": "code_interpreter"}, "server is 'code_interpreter': give one of"),
+        ("responses", {"server": "code_interpreter"}, "server is 'code_interpreter': give one of"),
+        ("anthropic", {"server": "code_execution", "max_uses": 2}, "takes no max_uses: remove it"),
+        ("anthropic", {"server": "code_execution", "memory": "4g"}, "have one size"),
         ("anthropic", {"server": "web_search", "uses": 1}, "did you mean 'max_uses'"),
     ],
 )

@@ -292,7 +292,7 @@ class Pricing:
     def _listed(
         self, provider: str, model: str, variant: Mapping[str, str], at: datetime
     ) -> Price | None:
-        """Return a published price, with the provider's fee for containers; no list has this fee."""
+        """Return a published price, with the fee for containers, which no list has."""
         price, known = self._list.find(provider, model, variant, at), self._providers.get(provider)
         if price is None or known is None:
             return price

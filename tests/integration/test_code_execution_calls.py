@@ -12,11 +12,11 @@ from app.domain.protocols import PROTOCOLS
 from app.errors import BadRequest, ProviderError
 from app.llm.base import LLMResponse, Message
 from app.simulator import Simulator
-from tests.integration.test_server_tool_calls import answering, ask, recorded
 from tests.support.answers import Recorded, corpus
 from tests.support.answers import answering as serve
 from tests.support.ledgers import dollars_of
 from tests.support.llm_clients import PROTOCOL_OF, client_of
+from tests.support.tool_answers import answering, ask, recorded
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,7 @@ from app.domain.claude import region_factors
 from app.domain.model_limits import limits_of
 from app.domain.policies import CostConfig
 from app.domain.protocols import PROTOCOLS
-from app.domain.providers import BUILT_IN, Provider
+from app.domain.providers import BUILT_IN, CONTAINER_HOUR_USD, Provider
 from app.domain.server_tools import CODE_EXECUTION, WEB_SEARCH, server_tools_in
 from app.domain.suggestions import did_you_mean, listed
 from app.domain.usage import SERVED, Usage
@@ -86,7 +86,7 @@ class Pricing:
 
     def published(self, provider: str, model: str) -> Price | None:
         """Return a model's present published price, or None; an operator's price is ignored."""
-        return self._list.find(provider, model, {}, datetime.now(UTC))
+        return self._listed(provider, model, {}, datetime.now(UTC))
 
     def published_models(self, provider: str) -> list[str]:
         """Return the names of a provider's models in the price list."""
@@ -293,10 +293,8 @@ class Pricing:
         self, provider: str, model: str, variant: Mapping[str, str], at: datetime
     ) -> Price | None:
         """Return a published price, with the fee for containers, which no list has."""
-        price, known = self._list.find(provider, model, variant, at), self._providers.get(provider)
-        if price is None or known is None:
-            return price
-        return replace(price, container_hour=known.container_hour_usd)
+        price = self._list.find(provider, model, variant, at)
+        return price and replace(price, container_hour=CONTAINER_HOUR_USD.get(provider))
 
     def _batch(self, provider: str, model: str, price: Price) -> Price:
         """Return the price of a batch: the published one, or half of the usual price."""

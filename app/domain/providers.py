@@ -30,8 +30,6 @@ class Provider:
             the account's settings decide.
         api: Request form of the calls, one of the protocol's ``apis``; None means that the model
             and its tools decide.
-        container_hour_usd: Published fee for an hour of a container in which programs of the model
-            run (of 1 GB if there are several sizes); None if the fee is not known.
     """
 
     name: str
@@ -39,18 +37,23 @@ class Provider:
     models: tuple[str, ...] = ()
     service_tier: str | None = None
     api: str | None = None
-    container_hour_usd: Decimal | None = None
 
 
 #: Providers that need no configuration.
 BUILT_IN = (
+    Provider(name="openai", protocol="openai"),
+    Provider(name="anthropic", protocol="anthropic"),
+)
+#: Published fees in dollars for an hour of a container in which programs of the model run, by the
+#: names of the providers' prices.
+CONTAINER_HOUR_USD: Mapping[str, Decimal] = {
     # $0.03 for 20 minutes of 1 GB, and as much for each further GB; see
     # developers.openai.com/api/docs/pricing.
-    Provider(name="openai", protocol="openai", container_hour_usd=Decimal("0.09")),
+    "openai": Decimal("0.09"),
     # Beyond the free hours of the organization, which no answer tells; see
     # platform.claude.com/docs/en/about-claude/pricing.
-    Provider(name="anthropic", protocol="anthropic", container_hour_usd=Decimal("0.05")),
-)
+    "anthropic": Decimal("0.05"),
+}
 
 
 def routed(workflow: Workflow, providers: Sequence[Provider] = BUILT_IN) -> Workflow:

@@ -16,6 +16,8 @@ class Programs:
         gigabytes: How often a container counts.
         most_containers: Largest number of containers.
         billed: Whether the provider bills containers for this request.
+        preloaded: Whether the request has files, which the provider may put into a container before
+            any program runs.
         elapsed_s: Returns the seconds since the call began.
     """
 
@@ -23,6 +25,7 @@ class Programs:
     gigabytes: int
     most_containers: int
     billed: bool
+    preloaded: bool
     elapsed_s: Callable[[], float]
 
     def container_seconds(self, shown: int, *, ran: bool) -> int:
@@ -34,7 +37,7 @@ class Programs:
         """
         if not self.billed:
             return 0
-        containers = self.rules.count(shown, ran=ran) * self.gigabytes
+        containers = self.rules.count(shown, ran=ran or self.preloaded) * self.gigabytes
         return self.rules.seconds(self.elapsed_s(), containers)
 
 

@@ -45,6 +45,7 @@ from app.llm.dialect import dialect_of
 from app.llm.errors import from_exception
 from app.llm.headers import limit_headers, request_id
 from app.llm.parameters import ParameterRefused, adapted
+from app.llm.parts import media_in
 from app.llm.reading import AnswerReader, prompt_bound
 from app.llm.request import Programs, Request
 from app.llm.streams import Assembly, ListenerFailed, Reading, is_event_stream
@@ -163,7 +164,7 @@ class SdkClient(LLMClient):
             max_tokens=most,
             prompt_tokens=lambda: upper_bound_tokens(messages, tools, params, model=model),
             may_pause=any(map(is_server_tool, tools or ())),
-            programs=self._programs(tools or (), body, started_s),
+            programs=self._programs(messages, tools or (), body, started_s),
         )
 
         async def send(request: Request) -> LLMResponse:
@@ -407,7 +408,11 @@ class SdkClient(LLMClient):
         return str(container["id"]) if time.time() < container["until_s"] else None
 
     def _programs(
-        self, tools: Sequence[Mapping[str, Any]], body: Mapping[str, Any], started_s: float
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        body: Mapping[str, Any],
+        started_s: float,
     ) -> Programs | None:
         """Return the programs that a request lets the provider run, or None."""
         programs = [tool for tool in server_tools_in(tools) if tool.name == CODE_EXECUTION]
@@ -419,6 +424,7 @@ class SdkClient(LLMClient):
             gigabytes=gigabytes_of(programs[0], self.protocol),
             most_containers=rules.most(uses_of(tools, self.protocol, 0).uses),
             billed=self._bills_containers(body),
+            preloaded=any(True for _ in media_in(messages)),
             elapsed_s=lambda: time.monotonic() - started_s,
         )
 

@@ -11,11 +11,13 @@ import pytest
 from app.domain.protocols import PROTOCOLS
 from app.errors import BadRequest, ProviderError
 from app.llm.base import LLMResponse, Message
+from app.llm.parts import part_of
 from app.simulator import Simulator
 from tests.support.answers import Recorded, corpus
 from tests.support.answers import answering as serve
 from tests.support.ledgers import dollars_of
 from tests.support.llm_clients import PROTOCOL_OF, client_of
+from tests.support.media import png
 from tests.support.tool_answers import answering, ask, recorded
 
 pytestmark = pytest.mark.anyio
@@ -140,6 +142,16 @@ async def test_anthropic_bills_no_container_if_no_program_ran() -> None:
         response = await ask("anthropic", url, "claude-haiku-4-5", [PROGRAM])
 
     assert response.usage.container_seconds == 0
+
+
+async def test_files_may_be_put_into_a_container_before_any_program_runs() -> None:
+    image = part_of(png(9, 9))
+    asked: Message = {"role": "user", "content": [image, {"type": "text", "text": "What is it?"}]}
+
+    async with answering(recorded("anthropic/text_only_input_and_output_counts")) as (url, _):
+        response = await ask("anthropic", url, "claude-haiku-4-5", [PROGRAM], [asked])
+
+    assert response.usage.container_seconds == 360
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

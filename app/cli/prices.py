@@ -15,13 +15,14 @@ COLUMNS = (
     *("model", "", "input>", "cached>", "cache write>", "1 h>", "output>", "and"),
     *("source", "set by", "instead of"),
 )
-# Further prices. Prices of reasoning and citations are per million tokens, and the other prices are
-# per 1,000 uses.
+# Further prices. Prices of reasoning and citations are per million tokens, the price of containers
+# is per hour, and the other prices are per 1,000 uses.
 OTHERS = (
     ("reasoning", "reasoning"),
     ("citation", "citations"),
     ("requests", "per 1,000 requests"),
     ("web_searches", "per 1,000 searches"),
+    ("container_hours", "per container hour"),
 )
 
 

@@ -8,7 +8,15 @@ from math import ceil
 
 from app.costs.price import Price
 from app.costs.price_list import CACHE_WRITE_1H_FACTOR, CACHE_WRITE_FACTOR
-from app.domain.policies import FACTORS, FEES, CostConfig, DatedPrices, factors_of, starts_at
+from app.domain.policies import (
+    CONTAINER_HOURS,
+    FACTORS,
+    FEES,
+    CostConfig,
+    DatedPrices,
+    factors_of,
+    starts_at,
+)
 
 _PER_THOUSAND, _PER_MILLION = -3, -6
 _ALWAYS = datetime.min.replace(tzinfo=UTC)
@@ -110,6 +118,7 @@ def _own(version: str, given: DatedPrices, per: int) -> OwnPrice:
         citation=rates.get("citation", Decimal(0)),
         request=fees["requests"],
         web_search=fees["web_searches"],
+        container_hour=numbers.get(CONTAINER_HOURS),
         max_citation_tokens=ceil(numbers.get("max_citation_tokens", 0)),
         max_web_searches=ceil(numbers.get("max_web_searches", 0)),
         writes_unasked="cache_write" in rates,

@@ -1,12 +1,15 @@
 """The price of one model, and the cost of a call at this price, in exact decimal arithmetic."""
 
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 
 from app.domain.usage import Usage
 
 RATES = ("input", "cached_input", "cache_write", "cache_write_1h", "output")
 _ZERO = Decimal(0)
+_HOUR_S = 3600
+# Fees of containers are rounded up to this part of a dollar, because a second has no finite price.
+_LEAST_FEE = Decimal("1e-12")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +27,8 @@ class Price:
         citation: Price of tokens of cited sources, which some providers count beside the output.
         request: Fee for each request that the provider answers.
         web_search: Fee for each search of the web that the provider makes.
+        container_hour: Fee for each hour of a container in which programs of the model run (of 1 GB
+            if the provider has several sizes); None if the fee is not known.
         max_citation_tokens: Largest number of citation tokens of a call.
         max_web_searches: Largest number of searches that the model makes in a call although the
             request does not ask for searches.
@@ -43,6 +48,7 @@ class Price:
     citation: Decimal = _ZERO
     request: Decimal = _ZERO
     web_search: Decimal = _ZERO
+    container_hour: Decimal | None = None
     max_citation_tokens: int = 0
     max_web_searches: int = 0
     writes_unasked: bool = False
@@ -94,8 +100,14 @@ class Price:
             + _output_usd(price, usage)
             + usage.citation_tokens * price.citation
             + usage.web_searches * price.web_search
+            + price.containers_usd(usage.container_seconds)
             + price.request
         )
+
+    def containers_usd(self, seconds: int) -> Decimal:
+        """Return the fee in dollars for a number of seconds of containers."""
+        fee_usd = seconds * (self.container_hour or _ZERO) / _HOUR_S
+        return fee_usd.quantize(_LEAST_FEE, ROUND_CEILING)
 
     def saving(self, usage: Usage) -> Decimal:
         """Return the dollars that the provider's cache saved; negative if the call cost more.
@@ -117,6 +129,7 @@ class Price:
         *,
         cache_writes: bool = False,
         web_searches: int = 0,
+        container_seconds: int = 0,
     ) -> Decimal:
         """Return the most dollars that a call can cost.
 
@@ -126,6 +139,7 @@ class Price:
             cache_writes: Whether the request asks the provider to write to its cache.
             web_searches: Upper bound of the searches for which the request asks, such as the
                 ``max_uses`` of its search tool. Searches that the model makes unasked are added.
+            container_seconds: Upper bound of the seconds of containers.
         """
         reachable = [self, *(price for start, price in self.above if input_tokens > start)]
         return (
@@ -133,6 +147,7 @@ class Price:
             + max_output_tokens * max(max(p.output, p.reasoning or _ZERO) for p in reachable)
             + self.max_citation_tokens * max(price.citation for price in reachable)
             + (web_searches + self.max_web_searches) * max(p.web_search for p in reachable)
+            + max(price.containers_usd(container_seconds) for price in reachable)
             + max(price.request for price in reachable)
         )
 
@@ -165,5 +180,9 @@ def _dearer(one: Price, other: Price) -> Price:
             for name in (*RATES, "citation", "request", "web_search")
         },
         reasoning=reasoning,
+        container_hour=max(
+            (price.container_hour for price in (one, other) if price.container_hour is not None),
+            default=None,
+        ),
         writes_unasked=one.writes_unasked or other.writes_unasked,
     )

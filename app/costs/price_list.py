@@ -29,7 +29,7 @@ UNITS = frozenset(
     | {"cache_write_5m_mtok", "cache_write_1h_mtok", "requests_kcount", "web_searches_kcount"}
 )
 #: The units of tools that run at the provider, without searches of the web. No request asks for
-#: these tools.
+#: these tools at a price per use; programs are billed by the time of their container.
 _OF_TOOLS = frozenset({"storage_searches_kcount", "social_searches_kcount"}) | {
     "code_executions_kcount"
 }

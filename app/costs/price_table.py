@@ -29,7 +29,8 @@ class PriceLine:
         cache_write_1h: Price of prompt tokens that were written to the cache for an hour.
         output: Price of generated tokens, including reasoning.
         others: Further prices by name, if they are not zero: ``reasoning`` and ``citation`` per
-            million tokens, ``requests`` and ``web_searches`` per 1,000 uses.
+            million tokens, ``requests`` and ``web_searches`` per 1,000 uses, and
+            ``container_hours`` per hour.
         source: Name and version of the list, or ``operator`` and the date from which the price
             applies.
         set_by: Place of the price in the configuration, or None.
@@ -128,5 +129,6 @@ def _others(price: Price) -> dict[str, Decimal]:
         "citation": price.citation * _MILLION,
         "requests": price.request * _THOUSAND,
         "web_searches": price.web_search * _THOUSAND,
+        "container_hours": price.container_hour or Decimal(0),
     }
     return {name: dollars for name, dollars in found.items() if dollars}

@@ -18,8 +18,8 @@ from app.domain.claude import region_factors
 from app.domain.model_limits import limits_of
 from app.domain.policies import CostConfig
 from app.domain.protocols import PROTOCOLS
-from app.domain.providers import BUILT_IN, Provider
-from app.domain.server_tools import uses_of
+from app.domain.providers import BUILT_IN, CONTAINER_HOUR_USD, Provider
+from app.domain.server_tools import CODE_EXECUTION, WEB_SEARCH, server_tools_in
 from app.domain.suggestions import did_you_mean, listed
 from app.domain.usage import SERVED, Usage
 from app.errors import UnknownModel
@@ -86,7 +86,7 @@ class Pricing:
 
     def published(self, provider: str, model: str) -> Price | None:
         """Return a model's present published price, or None; an operator's price is ignored."""
-        return self._list.find(provider, model, {}, datetime.now(UTC))
+        return self._listed(provider, model, {}, datetime.now(UTC))
 
     def published_models(self, provider: str) -> list[str]:
         """Return the names of a provider's models in the price list."""
@@ -156,23 +156,32 @@ class Pricing:
             self._found[key] = quote
         return quote
 
-    def check_searches(self, agent: Agent) -> None:
-        """Refuse an agent whose provider would search the web at an unknown price.
+    def check_fees(self, agent: Agent) -> None:
+        """Refuse an agent whose provider would run a tool at an unknown price.
 
         Args:
             agent: The agent, or one of its ``options()``.
 
         Raises:
             UnknownModel: If the agent has the provider's ``web_search``, but its model's price has
-                no fee for searches.
+                no fee for searches; or ``code_execution``, but no fee for containers is known.
         """
-        if not uses_of(agent.tools).searches:
+        names = {tool.name for tool in server_tools_in(agent.tools)}
+        if not names & {WEB_SEARCH, CODE_EXECUTION}:
             return
-        if not self.price_of(agent.provider, agent.model, agent.llm_config).web_search:
+        price = self.price_of(agent.provider, agent.model, agent.llm_config)
+        of = f"the price of model {agent.model!r} of {agent.provider}"
+        if WEB_SEARCH in names and not price.web_search:
             raise UnknownModel(
-                f"the price of model {agent.model!r} of {agent.provider} has no fee for searches "
+                f"{of} has no fee for searches "
                 "of the provider: give the model's price with web_searches under model_prices in "
                 "the configuration, or remove the tool web_search"
+            )
+        if CODE_EXECUTION in names and price.container_hour is None:
+            raise UnknownModel(
+                f"{of} has no fee for containers: give the model's price with container_hours "
+                "(0 if they are free) under model_prices in the configuration, or remove the tool "
+                "code_execution"
             )
 
     def calculate_cost(
@@ -275,16 +284,23 @@ class Pricing:
         for tier, speed in product(tiers, speeds):
             facts = {_SERVICE_TIER: tier, _SPEED: speed}
             variant = {name: value for name, value in facts.items() if value != STANDARD}
-            if (price := self._list.find(provider, model, variant, at)) is not None:
+            if (price := self._listed(provider, model, variant, at)) is not None:
                 prices[tier, speed, STANDARD] = price
                 for region, factor in regions.items():
                     prices[tier, speed, region] = price.times(factor)
         return prices
 
+    def _listed(
+        self, provider: str, model: str, variant: Mapping[str, str], at: datetime
+    ) -> Price | None:
+        """Return a published price, with the fee for containers, which no list has."""
+        price = self._list.find(provider, model, variant, at)
+        return price and replace(price, container_hour=CONTAINER_HOUR_USD.get(provider))
+
     def _batch(self, provider: str, model: str, price: Price) -> Price:
         """Return the price of a batch: the published price, or half of the usual price."""
         if not price.version.startswith(OPERATOR):
-            listed = self._list.find(provider, model, _BATCH, datetime.now(UTC))
+            listed = self._listed(provider, model, _BATCH, datetime.now(UTC))
             if listed is not None:
                 named = replace(listed, version=f"{listed.version}, batch")
                 return self._with_writes(provider, named)

@@ -32,8 +32,9 @@ class Settled(NamedTuple):
 
     Attributes:
         price: The price at which the call is booked.
-        certain: Whether the provider has told that this is the price. If the provider has not, the
-            price is the most expensive price that may apply.
+        certain: Whether the provider has told everything that the cost depends on. Otherwise the
+            price is the most expensive price that may apply, or the cost counts the longest time of
+            a container.
     """
 
     price: Price
@@ -91,6 +92,7 @@ class Quote:
         *,
         cache_writes: bool = False,
         web_searches: int = 0,
+        container_seconds: int = 0,
     ) -> Decimal:
         """Return the most dollars that the call can cost; see ``Price.worst_case``."""
         return max(
@@ -99,6 +101,7 @@ class Quote:
                 max_output_tokens,
                 cache_writes=cache_writes,
                 web_searches=web_searches,
+                container_seconds=container_seconds,
             )
             for price in self.possible
         )
@@ -119,7 +122,9 @@ class Quote:
         unpriced = any(value is not None and value not in way.priced for way, value in facts)
         costs = {price: price.cost(usage) for price in found or self.possible}
         dearest = max(costs, key=costs.__getitem__)
-        certain = bool(found) and not unpriced and len(set(costs.values())) == 1
+        is_bound = bool(dearest.at(usage.prompt_tokens).containers_usd(usage.container_seconds))
+        is_one = bool(found) and not unpriced and len(set(costs.values())) == 1
+        certain = is_one and not is_bound
         return Settled(dearest, certain=certain)
 
     def _at(self, values: Iterable[Iterable[str]]) -> list[Price]:

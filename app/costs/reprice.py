@@ -74,8 +74,9 @@ class Repricing:
     """The outcome of a batch.
 
     Attributes:
-        unpriced: Number of calls that stay as they are. Their model has no price any more, or their
-            workflow, which has the parameters, was deleted.
+        unpriced: Number of calls that stay as they are. Their model has no price any more, or no
+            fee for the containers of its programs, or their workflow, which has the parameters, was
+            deleted.
     """
 
     changes: list[Repriced] = field(default_factory=list)
@@ -197,6 +198,8 @@ def _correction(
     # Older versions did not note how a call was served, and booked the price of the request.
     served = base["served"]
     price = quote.usual if served is None else quote.settle(usage, served).price
+    if usage.container_seconds and price.container_hour is None:
+        raise UnknownModel(f"the price of model {base['model']!r} has no fee for containers")
     difference = round_to_ledger(price.cost(usage)) - _sum(entries, "cost_usd")
     if not difference:
         return None

@@ -19,6 +19,8 @@ CACHE_PRICES = ("cached_input", "cache_write", "cache_write_1h")
 OTHER_PRICES = ("reasoning", "citation")
 #: Fees in dollars per 1,000 uses.
 FEES = ("requests", "web_searches")
+#: The fee for an hour of a container in which programs of the model run, in dollars.
+CONTAINER_HOURS = "container_hours"
 #: Bounds of the work that a model does without being asked; a bound is in uses or tokens per call.
 MOST = ("max_citation_tokens", "max_web_searches")
 #: The key with the factors of service tiers, speeds and regions.
@@ -82,7 +84,8 @@ class CostConfig:
         model_costs: Model name -> {"input": ..., "output": ...} in dollars per 1,000 tokens. The
             prices ``cached_input``, ``cache_write``, ``cache_write_1h``, ``reasoning`` and
             ``citation`` are optional. Further optional keys are the fees ``requests`` and
-            ``web_searches`` in dollars per 1,000 uses, ``max_web_searches`` and
+            ``web_searches`` in dollars per 1,000 uses, the fee ``container_hours`` in dollars per
+            hour, ``max_web_searches`` and
             ``max_citation_tokens`` per call, and ``factors``.
         model_prices: Model name -> list of prices with the same keys, in dollars per million
             tokens. The key ``from`` is the date or time from which a price applies (ISO 8601, UTC
@@ -153,13 +156,14 @@ def _check_prices(place: str, prices: DatedPrices, unit: str, high: float = 1000
     bounds = (
         dict.fromkeys((*PRICES, *optional), Bounds(high=high))
         | dict.fromkeys(FEES, Bounds(high=1_000_000))
+        | {CONTAINER_HOURS: Bounds(high=1000)}
         | dict.fromkeys(MOST, Bounds(high=10**9))
     )
     if not set(PRICES) <= prices.keys() <= {*bounds, FACTORS}:
         raise ConfigurationError(
             f"{place} has {listed(prices)}: give 'input' and 'output', and optionally "
             f"{listed(optional)}, in {unit}, {listed(FEES)} in dollars per 1,000 uses, "
-            f"{listed((*MOST, FACTORS))}"
+            f"{CONTAINER_HOURS!r} in dollars per hour, {listed((*MOST, FACTORS))}"
         )
     check_bounds(prices, {name: bounds[name] for name in prices if name in bounds}, of=f"{place}: ")
     if prices.get("citation") and "max_citation_tokens" not in prices:

@@ -7,6 +7,8 @@ A provider's name decides nothing, because an operator chooses the name.
 
 from dataclasses import dataclass
 
+from app.domain.containers import ContainerRules
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenCounting:
@@ -39,6 +41,9 @@ class Protocol:
             writes.
         regional: Whether a request, or the account's settings, may choose the region in which the
             model runs (``inference_geo``); some regions have a surcharge.
+        containers: The rules by which providers run programs of the model.
+        one_use_limit: Whether a request has one limit for the uses of all tools that run at the
+            provider. Otherwise each tool has a limit of its own.
         apis: Names of the protocol's request forms, if the protocol has several forms. The forms
             share the provider's key, limits and prices; only requests and answers are written
             differently.
@@ -47,6 +52,8 @@ class Protocol:
     name: str
     counting: TokenCounting
     caches_on_request: bool
+    containers: ContainerRules
+    one_use_limit: bool = False
     regional: bool = False
     apis: tuple[str, ...] = ()
 
@@ -59,12 +66,28 @@ PROTOCOLS = {
             name="openai",
             counting=TokenCounting(reserves_output=True, counts_cached=True),
             caches_on_request=False,
+            # developers.openai.com/api/docs/guides/tools-code-interpreter: a container expires if
+            # it is not used for 20 minutes. The mode "auto" makes one before the model decides to
+            # run a program.
+            containers=ContainerRules(
+                idle_s=20 * 60,
+                kept_s=19 * 60,
+                made_unasked=True,
+                memories={"1g": 1, "4g": 4, "16g": 16, "64g": 64},
+            ),
+            one_use_limit=True,
             apis=("chat", "responses"),
         ),
         Protocol(
             name="anthropic",
             counting=TokenCounting(reserves_output=False, counts_cached=False),
             caches_on_request=True,
+            # platform.claude.com/docs/en/agents-and-tools/tool-use/code-execution-tool: each
+            # request runs in one container, which is put aside after 5 minutes without use, and
+            # expires after 30 days.
+            containers=ContainerRules(
+                idle_s=5 * 60, kept_s=29 * 86_400, one_per_request=True, max_rounds=10
+            ),
             regional=True,
         ),
     )

@@ -5,6 +5,7 @@ The properties of a protocol are in ``app.domain.protocols``.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -44,6 +45,16 @@ BUILT_IN = (
     Provider(name="openai", protocol="openai"),
     Provider(name="anthropic", protocol="anthropic"),
 )
+#: Published fees in dollars for an hour of a container in which programs of the model run, by the
+#: names of the providers' prices.
+CONTAINER_HOUR_USD: Mapping[str, Decimal] = {
+    # $0.03 for 20 minutes of 1 GB, and as much for each further GB; see
+    # developers.openai.com/api/docs/pricing.
+    "openai": Decimal("0.09"),
+    # Beyond the free hours of the organization, which no answer tells; see
+    # platform.claude.com/docs/en/about-claude/pricing.
+    "anthropic": Decimal("0.05"),
+}
 
 
 def routed(workflow: Workflow, providers: Sequence[Provider] = BUILT_IN) -> Workflow:

@@ -1,4 +1,4 @@
-"""Tools that run at the provider: searches of the web, and pages that the provider fetches.
+"""Tools that run at the provider: searches of the web, fetched pages, and programs of the model.
 
 An entry with the key ``server`` in an agent's ``tools`` asks for a tool that runs at the provider::
 
@@ -11,12 +11,15 @@ from typing import Any
 
 from app.domain.bounds import Bounds
 from app.domain.bounds import find_problem as find_number_problem
+from app.domain.protocols import Protocol
 from app.domain.suggestions import did_you_mean, listed, shortened
 
 #: The key that marks a tool of the provider.
 SERVER = "server"
-WEB_SEARCH, WEB_FETCH = "web_search", "web_fetch"
+WEB_SEARCH, WEB_FETCH, CODE_EXECUTION = "web_search", "web_fetch", "code_execution"
 CONTEXT_SIZES = ("low", "medium", "high")
+#: Sizes of containers, of which some providers have several.
+MEMORIES = ("1g", "4g", "16g", "64g")
 BOUNDS = {
     "max_uses": Bounds(low=1, high=100, whole=True),
     "max_result_tokens": Bounds(low=1000, high=1_000_000, whole=True),
@@ -26,6 +29,7 @@ _DOMAINS = ("allowed_domains", "blocked_domains")
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     WEB_SEARCH: (*_DOMAINS, "user_location", "search_context_size"),
     WEB_FETCH: (*_DOMAINS, "citations"),
+    CODE_EXECUTION: ("memory",),
 }
 LOCATION = ("city", "region", "country", "timezone")
 # The model reads the prompt once for each use. It also reads the prompt once before the first use,
@@ -38,16 +42,19 @@ class ServerTool:
     """A tool that runs at the provider.
 
     Attributes:
-        name: ``web_search`` or ``web_fetch``.
+        name: ``web_search``, ``web_fetch`` or ``code_execution``.
         max_uses: Largest number of uses in one call; the provider enforces this number.
+        limits_uses: Whether the entry gives ``max_uses``. Some providers accept no ``max_uses`` for
+            programs.
         max_result_tokens: Number of prompt tokens that a hold includes for the result of one use.
             The provider cuts fetched texts at about this number; nothing cuts the results of
-            searches.
+            searches and the outputs of programs.
         options: Further options, such as ``allowed_domains``.
     """
 
     name: str
     max_uses: int = 2
+    limits_uses: bool = False
     max_result_tokens: int = 30_000
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -60,11 +67,13 @@ class ServerUses:
         searches: Largest number of searches of the web.
         uses: Largest number of uses of all tools.
         result_tokens: Largest number of tokens of all results.
+        container_seconds: Longest time of all containers, as in ``Usage``.
     """
 
     searches: int = 0
     uses: int = 0
     result_tokens: int = 0
+    container_seconds: int = 0
 
     def prompt_tokens(self, prompt_tokens: int, output_tokens: int, window: int | None) -> int:
         """Return the largest number of prompt tokens that the provider bills for one call.
@@ -96,10 +105,11 @@ def is_server_tool(tool: object) -> bool:
 
 
 def server_tool_of(entry: Mapping[str, Any]) -> ServerTool:
-    """Return the tool of an entry in which ``find_problem`` finds no problem."""
-    fields = {key: value for key, value in entry.items() if key in BOUNDS}
-    options = {key: value for key, value in entry.items() if key in OPTIONS[entry[SERVER]]}
-    return ServerTool(name=entry[SERVER], options=options, **fields)
+    """Return the tool of an entry in which ``find_problem`` finds none."""
+    name = entry[SERVER]
+    fields = _defaults(name) | {key: value for key, value in entry.items() if key in BOUNDS}
+    options = {key: value for key, value in entry.items() if key in OPTIONS[name]}
+    return ServerTool(name=name, limits_uses="max_uses" in entry, options=options, **fields)
 
 
 def server_tools_in(tools: Sequence[Any]) -> list[ServerTool]:
@@ -107,14 +117,50 @@ def server_tools_in(tools: Sequence[Any]) -> list[ServerTool]:
     return [server_tool_of(tool) for tool in tools if is_server_tool(tool)]
 
 
-def uses_of(tools: Sequence[Any]) -> ServerUses:
-    """Return the largest counts that the given tools of the provider add to one call."""
-    found = server_tools_in(tools)
+def uses_of(tools: Sequence[Any], protocol: Protocol, timeout_s: float) -> ServerUses:
+    """Return the most that the provider's tools among these add to one call.
+
+    Args:
+        tools: The entries of ``tools``.
+        protocol: The protocol that the provider speaks.
+        timeout_s: Seconds that the call may take.
+    """
+    found, rules = server_tools_in(tools), protocol.containers
+    of_each = {tool.name: _uses_of_one(tool, protocol) for tool in found}
+    uses = sum(of_each.values())
+    result_tokens = sum(of_each[tool.name] * tool.max_result_tokens for tool in found)
+    if protocol.one_use_limit:
+        # The model may spend all uses on any of the tools.
+        of_each = dict.fromkeys(of_each, uses)
+        result_tokens = uses * max((tool.max_result_tokens for tool in found), default=0)
     return ServerUses(
-        searches=sum(tool.max_uses for tool in found if tool.name == WEB_SEARCH),
-        uses=sum(tool.max_uses for tool in found),
-        result_tokens=sum(tool.max_uses * tool.max_result_tokens for tool in found),
+        searches=of_each.get(WEB_SEARCH, 0),
+        uses=uses,
+        result_tokens=result_tokens,
+        container_seconds=sum(
+            rules.most_seconds(
+                timeout_s, rules.most(of_each[tool.name]) * gigabytes_of(tool, protocol)
+            )
+            for tool in found
+            if tool.name == CODE_EXECUTION
+        ),
     )
+
+
+def gigabytes_of(tool: ServerTool, protocol: Protocol) -> int:
+    """Return how often a container of the model's programs counts."""
+    return protocol.containers.gigabytes(tool.options.get("memory"))
+
+
+def _uses_of_one(tool: ServerTool, protocol: Protocol) -> int:
+    """Return the largest number of uses of a tool in one call, if it has a limit of its own.
+
+    A provider that takes no ``max_uses`` for programs pauses its answer after a number of rounds.
+    A round counts as one use, also if several programs run in it, because the model reads the
+    results of a round together.
+    """
+    rounds = protocol.containers.max_rounds
+    return rounds if tool.name == CODE_EXECUTION and rounds is not None else tool.max_uses
 
 
 def find_problem(entry: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -135,8 +181,13 @@ def find_problem(entry: Mapping[str, Any]) -> tuple[str, str] | None:
             f"has the key {shortened(unknown)}, which {name} does not have: give some of "
             f"{listed(known)}{did_you_mean(str(unknown), known)}"
         )
+    return find_number_problem({**_defaults(name), **entry}, BOUNDS) or _in_options(entry)
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """Return the numbers of a tool whose entry gives none; outputs of programs are short texts."""
     defaults = {key: getattr(ServerTool(name=name), key) for key in BOUNDS}
-    return find_number_problem({**defaults, **entry}, BOUNDS) or _in_options(entry)
+    return defaults | ({"max_result_tokens": 5000} if name == CODE_EXECUTION else {})
 
 
 def _in_options(entry: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -147,9 +198,9 @@ def _in_options(entry: Mapping[str, Any]) -> tuple[str, str] | None:
             return key, f'is {shortened(domains)}: give a list of domains, such as ["who.int"]'
     if all(key in entry for key in _DOMAINS):
         return "", f"has both {listed(_DOMAINS)}: remove one of them"
-    size = entry.get("search_context_size", CONTEXT_SIZES[0])
-    if size not in CONTEXT_SIZES:
-        return "search_context_size", f"is {shortened(size)}: give one of {listed(CONTEXT_SIZES)}"
+    for key, known in (("search_context_size", CONTEXT_SIZES), ("memory", MEMORIES)):
+        if (size := entry.get(key, known[0])) not in known:
+            return key, f"is {shortened(size)}: give one of {listed(known)}"
     if not isinstance(citations := entry.get("citations", True), bool):
         return "citations", f"is {shortened(citations)}: give true or false"
     place = entry.get("user_location", {})

@@ -23,6 +23,9 @@ class Usage:
         reasoning_tokens: The part of ``output_tokens`` that was reasoning.
         citation_tokens: Tokens of cited sources; these tokens are counted beside prompt and output.
         web_searches: Searches of the web that the provider made for the call.
+        container_seconds: Longest time for which the containers of the model's programs may be
+            billed, in seconds; a container of 4 GB counts four times if its provider has several
+            sizes. No answer tells the real time.
     """
 
     input_tokens: int = 0
@@ -33,6 +36,7 @@ class Usage:
     reasoning_tokens: int = 0
     citation_tokens: int = 0
     web_searches: int = 0
+    container_seconds: int = 0
 
     @property
     def prompt_tokens(self) -> int:
@@ -59,6 +63,7 @@ class Usage:
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             citation_tokens=self.citation_tokens + other.citation_tokens,
             web_searches=self.web_searches + other.web_searches,
+            container_seconds=self.container_seconds + other.container_seconds,
         )
 
 

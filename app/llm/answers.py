@@ -26,6 +26,8 @@ class Answer:
         error: A failure that the answer itself reports, as the body of an error, or None.
         facts: Further facts for ``LLMResponse.metadata``; a fact that is None is left out.
         web_searches: Number of searches that the answer shows.
+        containers: Ids of the containers that the answer names, each once.
+        ran_programs: Whether the answer shows that programs of the model ran.
         shown: The part of the answer with all texts that the model has generated.
         hides: Whether the answer has a part that may be shorter than the text that the model
             generated.
@@ -42,6 +44,8 @@ class Answer:
     error: Any = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     web_searches: int = 0
+    containers: Sequence[str] = ()
+    ran_programs: bool = False
     shown: Any = None
     hides: bool = False
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from app.domain.protocols import PROTOCOLS, Protocol
-from app.domain.server_tools import is_server_tool
+from app.domain.server_tools import CODE_EXECUTION, is_server_tool, server_tools_in
 from app.llm.answers import Answer
 from app.llm.anthropic_answer import hides, read_message, tool_input
 from app.llm.anthropic_content import blocks_of
 from app.llm.anthropic_parameters import REFUSED, SAMPLING, adapt_anthropic
 from app.llm.anthropic_stream import AnthropicAssembly
-from app.llm.anthropic_tools import own_tool, server_tool
+from app.llm.anthropic_tools import bills_containers, own_tool, server_tool
 from app.llm.base import Message, ToolCall
 from app.llm.call_ids import for_anthropic
 from app.llm.call_names import ANTHROPIC_CHARS, with_valid_names
@@ -92,6 +92,8 @@ class AnthropicClient(SdkClient):
                 self._server_tool(model, tool) if is_server_tool(tool) else own_tool(tool)
                 for tool in tools
             ]
+        if max_tokens is not None and (container := self._container(messages, tools)):
+            body["container"] = container
         ask_anthropic(body)
         return body, headers
 
@@ -124,6 +126,18 @@ class AnthropicClient(SdkClient):
                     f"a message has the role {role!r}: use system, user, assistant or tool"
                 )
         return wire
+
+    def _container(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+    ) -> str | None:
+        """Return the container in which the conversation's programs ran, or None."""
+        if all(tool.name != CODE_EXECUTION for tool in server_tools_in(tools)):
+            return None
+        kept = (self._kept_container(message) for message in reversed(messages))
+        return next(filter(None, kept), None)
+
+    def _bills_containers(self, body: Mapping[str, Any]) -> bool:
+        return bills_containers(body)
 
     def _assistant(self, message: Message) -> str | list[Any]:
         content, calls = message.get("content") or "", message.get("tool_calls") or ()

@@ -20,6 +20,8 @@ from app.llm.wire import (
 
 #: Blocks of these types have nothing beside the text and the calls of the answer.
 SHOWN = frozenset({"text", "tool_use"})
+# A part of the names of all tools that run programs, and of the types of their results.
+_PROGRAM = "code_execution"
 
 
 def read_message(answer: Mapping[str, Any]) -> Answer:
@@ -56,6 +58,8 @@ def read_message(answer: Mapping[str, Any]) -> Answer:
             ),
         },
         web_searches=sum(map(_is_search, blocks)),
+        containers=_containers(answer),
+        ran_programs=any(map(_is_of_program, blocks)),
         shown=blocks,
         hides=not is_shown,
     )
@@ -81,6 +85,23 @@ def _is_search(block: Mapping[str, Any]) -> bool:
     """Return whether a block has the results of a search; a search that failed is free."""
     is_result = block.get("type") == "web_search_tool_result"
     return is_result and isinstance(block.get("content"), list)
+
+
+def _containers(answer: Mapping[str, Any]) -> list[str]:
+    """Return the id of the container in which the programs of a message ran."""
+    container = answer.get("container")
+    id_ = container.get("id") if isinstance(container, Mapping) else None
+    return [id_] if id_ and isinstance(id_, str) else []
+
+
+def _is_of_program(block: Mapping[str, Any]) -> bool:
+    """Return whether a block is a program, or the result of one.
+
+    The usage of many answers does not count programs, and a stream that ends with a call of the
+    agent's own tool does not name their container.
+    """
+    named = f"{block.get('type')} {block.get('name')}"
+    return _PROGRAM in named and block.get("type") != "tool_use"
 
 
 def _blocks(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -10,8 +10,7 @@ from app.llm.parameters import ParameterRefused
 
 #: The API's parameters that are not sent, each with the reason.
 REFUSED = {
-    "container": "code execution is billed by time and has no price here; for searches and pages "
-    'give the agent the tools {"server": "web_search"} and {"server": "web_fetch"}',
+    "container": 'AgentChord fills it in; give the agent the tool {"server": "code_execution"}',
     "fallbacks": "other models have other prices; give the agent fallbacks",
     "mcp_servers": "tools run in the workers",
 }

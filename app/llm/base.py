@@ -48,10 +48,12 @@ class LLMResponse:
             ``original`` is the message as it came, with the name of the reader that understands it
             (``by``). ``original`` exists only if the message has more parts than text and calls.
             Such parts, for example reasoning, must go back to their provider unchanged.
-            ``citations`` has the ``url`` and the ``title`` of each cited page. ``usage_missing``
-            means that the provider has not counted all tokens, and that the rest is an upper bound.
-            ``prompt_counted`` means that only the output was not counted. ``first_token_s`` is the
-            number of seconds from the request to the first token of a stream.
+            ``original`` also has the ``container`` of the message's programs, which the provider
+            may use again. ``citations`` has the ``url`` and the ``title`` of each cited page.
+            ``usage_missing`` means that the provider has not counted all tokens, and that the rest
+            is an upper bound. ``prompt_counted`` means that only the output was not counted.
+            ``first_token_s`` is the number of seconds from the request to the first token of a
+            stream.
     """
 
     content: str

@@ -142,9 +142,14 @@ def _written(answer: LLMResponse) -> bytes:
             "finish_reason": answer.finish_reason,
             "tool_calls": [asdict(call) for call in answer.tool_calls or ()],
             "usage": asdict(answer.usage),
-            "original": answer.metadata.get("original"),
+            "original": _shareable(answer.metadata.get("original")),
         }
     ).encode()
+
+
+def _shareable(original: Any) -> Any:
+    """Return a message as it came, unless it names a container, which is its conversation's own."""
+    return None if original and "container" in original else original
 
 
 def _read(value: bytes) -> LLMResponse | None:

@@ -1,9 +1,15 @@
 """The client for OpenAI's Responses API, without any state at the provider."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from app.domain.server_tools import is_server_tool, uses_of
+from app.domain.server_tools import (
+    CODE_EXECUTION,
+    ServerTool,
+    is_server_tool,
+    server_tools_in,
+)
 from app.llm.answers import Answer
 from app.llm.base import Message
 from app.llm.call_ids import for_openai
@@ -24,6 +30,8 @@ from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
 
 #: Asks for reasoning in a form that the next request can give back.
 SEALED_REASONING = "reasoning.encrypted_content"
+#: Asks for the outputs of programs, which the next request gives back.
+OUTPUTS_OF_PROGRAMS = "code_interpreter_call.outputs"
 
 
 class ResponsesClient(OpenAISdkClient):
@@ -76,9 +84,17 @@ class ResponsesClient(OpenAISdkClient):
                 params["text"] = {"format": text_format(format_), **params.get("text", {})}
             else:
                 instructions.append(instruction(schema))
-        if is_openai_reasoning(model):  # other models refuse requests for reasoning
-            others = [each for each in params.get("include", ()) if each != SEALED_REASONING]
-            params["include"] = [SEALED_REASONING, *others]
+        written_tools = [
+            self._server_tool(model, tool) if is_server_tool(tool) else tool_item(tool)
+            for tool in tools
+        ]
+        at_provider = server_tools_in(tools)
+        wanted = [OUTPUTS_OF_PROGRAMS] if _runs_programs(at_provider) else []
+        if is_openai_reasoning(model):  # other models refuse to be asked for reasoning
+            wanted.insert(0, SEALED_REASONING)
+        if wanted:
+            others = [each for each in params.get("include", ()) if each not in wanted]
+            params["include"] = [*wanted, *others]
         try:
             named = with_valid_names(for_openai(messages, model), OPENAI_CHARS)
             items = items_of(named, self._own_original)
@@ -88,15 +104,22 @@ class ResponsesClient(OpenAISdkClient):
         body |= params
         if told := "\n\n".join(filter(None, instructions)):
             body["instructions"] = told
-        if tools:
-            body["tools"] = [
-                self._server_tool(model, tool) if is_server_tool(tool) else tool_item(tool)
-                for tool in tools
-            ]
-        if most := uses_of(tools).uses:
+        if written_tools:
+            body["tools"] = written_tools
+        if most := sum(tool.max_uses for tool in at_provider):
             body["max_tool_calls"] = min(most, params.get("max_tool_calls") or most)
         ask_openai(body)
         return body, {}
+
+    def _own_original(self, message: Message) -> Any:
+        """See ``SdkClient``; the API refuses programs whose container has expired.
+
+        Such a message goes back as its text and its tool calls.
+        """
+        original = super()._own_original(message)
+        container = (message.get("original") or {}).get("container")
+        is_gone = container is not None and time.time() >= container["until_s"]
+        return None if is_gone else original
 
     def _stream_request(self, body: Mapping[str, Any]) -> dict[str, Any]:
         return {**body, "stream": True}
@@ -109,3 +132,7 @@ class ResponsesClient(OpenAISdkClient):
 
     def _hides(self, body: Mapping[str, Any]) -> bool:
         return hides(body)
+
+
+def _runs_programs(tools: Sequence[ServerTool]) -> bool:
+    return any(tool.name == CODE_EXECUTION for tool in tools)

@@ -4,6 +4,7 @@ All protocols share this code: it gets an ``Answer``, which a protocol's module 
 """
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -145,7 +146,11 @@ class AnswerReader:
             prompt_tokens=0 if counts.prompt else prompt_bound(request),
             output_tokens=max(bound, least),
         )
-        usage = replace(usage, web_searches=max(usage.web_searches, answer.web_searches))
+        usage = replace(
+            usage,
+            web_searches=max(usage.web_searches, answer.web_searches),
+            container_seconds=_container_seconds(answer, request),
+        )
         raw_usage, told = storable(answer.raw_usage), storable(answer.facts)
         model = name_of(answer.model) or str(request.body["model"])
         # The provider can continue only a message that goes back as it came.
@@ -170,7 +175,7 @@ class AnswerReader:
         facts = {
             "refusal": answer.refusal,
             **told,
-            "original": answer.original and {"by": self._origin, "message": answer.original},
+            "original": self._original(answer, request),
             "usage_missing": not counts.whole or None,
             "prompt_counted": (counts.prompt and not counts.output) or None,
         }
@@ -187,6 +192,18 @@ class AnswerReader:
             headers=limit_headers(response.headers),
             metadata={name: value for name, value in facts.items() if value is not None},
         )
+
+    def _original(self, answer: Answer, request: Request) -> dict[str, Any] | None:
+        """Return the message as it came, with the container that its provider may use again."""
+        if not answer.original:
+            return None
+        original = {"by": self._origin, "message": answer.original}
+        if request.programs is None or not answer.containers:
+            return original
+        # The last use of the container may have been at the beginning of the call.
+        last_used_s = time.time() - request.programs.elapsed_s()
+        until_s = last_used_s + request.programs.rules.kept_s
+        return {**original, "container": {"id": answer.containers[-1], "until_s": int(until_s)}}
 
     def _failure(self, answer: Answer, response: "httpx2.Response") -> ProviderError:
         """Return the failure that an answer reports, or that its last word means."""
@@ -219,6 +236,13 @@ class AnswerReader:
             request_id=request_id(response.headers),
             headers=limit_headers(response.headers),
         )
+
+
+def _container_seconds(answer: Answer, request: Request) -> int:
+    if request.programs is None:
+        return 0
+    shown, ran = len(answer.containers), answer.ran_programs
+    return request.programs.container_seconds(shown, ran=ran)
 
 
 def _finish(finish: Finish, answer: Answer) -> Finish:

@@ -4,6 +4,42 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from app.domain.containers import ContainerRules
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Programs:
+    """The programs that a request lets its provider run.
+
+    Attributes:
+        rules: The rules by which the provider runs programs.
+        gigabytes: How often a container counts.
+        most_containers: Largest number of containers.
+        billed: Whether the provider bills containers for this request.
+        preloaded: Whether the request has files, which the provider may put into a container before
+            any program runs.
+        elapsed_s: Returns the seconds since the call began.
+    """
+
+    rules: ContainerRules
+    gigabytes: int
+    most_containers: int
+    billed: bool
+    preloaded: bool
+    elapsed_s: Callable[[], float]
+
+    def container_seconds(self, shown: int, *, ran: bool) -> int:
+        """Return the longest time for which the containers of an answer may be billed.
+
+        Args:
+            shown: Number of different containers that the answer names.
+            ran: Whether the answer shows that a program ran.
+        """
+        if not self.billed:
+            return 0
+        containers = self.rules.count(shown, ran=ran or self.preloaded) * self.gigabytes
+        return self.rules.seconds(self.elapsed_s(), containers)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
@@ -18,6 +54,7 @@ class Request:
         prompt_tokens: Returns the upper bound of the prompt's tokens; raises BadRequest if the
             prompt has parts that cannot be priced.
         may_pause: Whether the provider may pause its answer, because it runs tools of its own.
+        programs: The programs that the provider may run; None if it may run none.
     """
 
     body: Mapping[str, Any]
@@ -27,6 +64,7 @@ class Request:
     max_tokens: int
     prompt_tokens: Callable[[], int]
     may_pause: bool = False
+    programs: Programs | None = None
 
     def content(self, encoded: bytes) -> tuple[bytes | AsyncIterator[bytes], dict[str, str]]:
         """Return the body in the form for the SDK, and the headers of the request.

@@ -8,12 +8,14 @@ from app.llm.citations import cited
 from app.llm.finish import finish_of
 from app.llm.models import generates_openly, openai_samples
 from app.llm.responses_items import (
+    PROGRAM,
     annotations_in,
     calls_in,
     is_plain,
     items_in,
     refusal_in,
     text_in,
+    to_send_back,
 )
 from app.llm.usage import responses_counts
 from app.llm.wire import count_of, error_in
@@ -41,7 +43,7 @@ def read_response(answer: Mapping[str, Any]) -> Answer:
         model=answer.get("model"),
         counts=responses_counts(raw_usage, produced=bool(text or calls)),
         raw_usage=raw_usage,
-        original=None if all(map(is_plain, items)) else items,
+        original=None if all(map(is_plain, items)) else list(map(to_send_back, items)),
         refusal=refusal_in(items) or None,
         error=error,
         facts={
@@ -49,6 +51,8 @@ def read_response(answer: Mapping[str, Any]) -> Answer:
             "citations": cited(annotations_in(items)),
         },
         web_searches=_web_searches(answer, items),
+        containers=_containers(items),
+        ran_programs=any(item.get("type") == PROGRAM for item in items),
         shown=items,
         hides=any(item.get("type") not in SHOWN for item in items),
     )
@@ -68,6 +72,12 @@ def _web_searches(answer: Mapping[str, Any], items: Sequence[Mapping[str, Any]])
     told = usage.get("web_search") if isinstance(usage, Mapping) else None
     count = count_of(told.get("num_requests")) if isinstance(told, Mapping) else None
     return sum(map(_is_search, items)) if count is None else count
+
+
+def _containers(items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the ids of the containers in which programs ran, each once."""
+    ids = (item.get("container_id") for item in items if item.get("type") == PROGRAM)
+    return list(dict.fromkeys(id_ for id_ in ids if id_ and isinstance(id_, str)))
 
 
 def _is_search(item: Mapping[str, Any]) -> bool:

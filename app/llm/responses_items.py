@@ -1,9 +1,10 @@
 """Converts conversations to the items of the Responses API, and reads the items of its answers.
 
 An answer is a list of items: reasoning, messages and calls of functions. Because nothing is stored
-at the provider, the items go back with the next request. They go back as they came, with two
+at the provider, the items go back with the next request. They go back as they came, with three
 exceptions. They have no ``id``, because the provider would look for the id in its store. Reasoning
-without its encrypted content is left out, because the provider could not read it.
+without its encrypted content is left out, because the provider could not read it. Images that
+programs have made are left out.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ from app.llm.wire import joined, list_in, write_json
 # provider's own tools need their status.
 _OF_THE_STORE = frozenset({"id", "status"})
 _OF_TOOLS = frozenset({"web_search_call"})
+#: The type of the items that run a program. They go back with their id, which the API requires.
+PROGRAM = "code_interpreter_call"
 
 
 class UnknownRole(ValueError):
@@ -93,6 +96,14 @@ def annotations_in(items: Sequence[Mapping[str, Any]]) -> list[Any]:
     return [each for part in _parts_in(items) for each in list_in(part.get("annotations"))]
 
 
+def to_send_back(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an item as the conversation keeps it: a program's images stay in its container."""
+    if item.get("type") != PROGRAM or not isinstance(item.get("outputs"), list):
+        return item
+    logs = [each for each in item["outputs"] if isinstance(each, Mapping) and "logs" in each]
+    return {**item, "outputs": logs}
+
+
 def is_plain(item: Mapping[str, Any]) -> bool:
     """Return whether the text and the tool calls of a message already say all that an item says."""
     if item.get("type") == "message":
@@ -146,6 +157,9 @@ def _sent_back(items: Sequence[Mapping[str, Any]], message: Message) -> Iterator
         if item.get("type") == "function_call":
             # The id may be made up, the name may be changed, and the arguments may be cut.
             item = {**item, **_called(next(calls))}  # noqa: PLW2901
+        if item.get("type") == PROGRAM:
+            yield {"outputs": None, **item}
+            continue
         if item.get("type") == "reasoning" and not item.get("encrypted_content"):
             continue
         left_out = {"id"} if item.get("type") in _OF_TOOLS else _OF_THE_STORE

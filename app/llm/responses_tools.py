@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from app.domain.server_tools import WEB_SEARCH, ServerTool
+from app.domain.server_tools import CODE_EXECUTION, WEB_SEARCH, ServerTool
 from app.llm.parameters import ParameterRefused
 
 
@@ -17,6 +17,12 @@ def tool_item(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 def server_item(model: str, tool: ServerTool) -> dict[str, Any]:  # noqa: ARG001 see ``Dialect``
     """Return the API's form of a tool that runs at the provider; see ``Dialect.server_tool``."""
+    if tool.name == CODE_EXECUTION:
+        # If the container of the conversation's last program is active, the provider uses it again.
+        container = {"type": "auto"}
+        if memory := tool.options.get("memory"):
+            container["memory_limit"] = memory
+        return {"type": "code_interpreter", "container": container}
     if tool.name != WEB_SEARCH:
         raise ParameterRefused(
             f"{tool.name} is no tool of OpenAI's: give {WEB_SEARCH}, which opens pages, too, or "

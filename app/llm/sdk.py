@@ -9,6 +9,7 @@ streamed requests share their deadlines and errors.
 """
 
 import asyncio
+import time
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from app.domain.json_text import write_json
 from app.domain.model_limits import limits_of
 from app.domain.protocols import Protocol
-from app.domain.server_tools import find_problem, is_server_tool, server_tool_of
+from app.domain.server_tools import (
+    CODE_EXECUTION,
+    find_problem,
+    gigabytes_of,
+    is_server_tool,
+    server_tool_of,
+    server_tools_in,
+    uses_of,
+)
 from app.domain.usage import Partial
 from app.errors import (
     AgentError,
@@ -36,8 +45,9 @@ from app.llm.dialect import dialect_of
 from app.llm.errors import from_exception
 from app.llm.headers import limit_headers, request_id
 from app.llm.parameters import ParameterRefused, adapted
+from app.llm.parts import media_in
 from app.llm.reading import AnswerReader, prompt_bound
-from app.llm.request import Request
+from app.llm.request import Programs, Request
 from app.llm.streams import Assembly, ListenerFailed, Reading, is_event_stream
 from app.llm.tokens import upper_bound_tokens
 from app.llm.wire import (
@@ -144,6 +154,7 @@ class SdkClient(LLMClient):
         if not isinstance(stream, bool | None):
             raise self._refused(f"stream in llm_config is {stream!r}: use true or false")
         most = max_tokens or DEFAULT_MAX_TOKENS
+        started_s = time.monotonic()
         body, headers = self._written(messages, model, tools, most, params)
         request = Request(
             body=body,
@@ -153,6 +164,7 @@ class SdkClient(LLMClient):
             max_tokens=most,
             prompt_tokens=lambda: upper_bound_tokens(messages, tools, params, model=model),
             may_pause=any(map(is_server_tool, tools or ())),
+            programs=self._programs(messages, tools or (), body, started_s),
         )
 
         async def send(request: Request) -> LLMResponse:
@@ -308,7 +320,15 @@ class SdkClient(LLMClient):
         return replace(result, metadata={**result.metadata, "first_token_s": reading.first_token_s})
 
     def _partial(self, request: Request, reading: Reading) -> Partial | None:
-        return reading.partial(prompt_tokens=prompt_bound(request), max_tokens=request.max_tokens)
+        partial = reading.partial(
+            prompt_tokens=prompt_bound(request), max_tokens=request.max_tokens
+        )
+        if partial is None or request.programs is None:
+            return partial
+        # The end of the answer, which is lost, may have named further containers.
+        shown = request.programs.most_containers
+        seconds = request.programs.container_seconds(shown, ran=True)
+        return replace(partial, usage=replace(partial.usage, container_seconds=seconds))
 
     async def _read_stream(self, request: Request, reading: Reading) -> LLMResponse:
         body = self._encoded(self._stream_request(request.body))
@@ -379,6 +399,38 @@ class SdkClient(LLMClient):
         """Return a message as it came if this client has read this message; otherwise None."""
         original = message.get("original") or {}
         return original["message"] if original.get("by") == self.origin else None
+
+    def _kept_container(self, message: Message) -> str | None:
+        """Return the id of a message's container if this provider can use it again, or None."""
+        container = (message.get("original") or {}).get("container")
+        if container is None or self._own_original(message) is None:
+            return None
+        return str(container["id"]) if time.time() < container["until_s"] else None
+
+    def _programs(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        body: Mapping[str, Any],
+        started_s: float,
+    ) -> Programs | None:
+        """Return the programs that a request lets the provider run, or None."""
+        programs = [tool for tool in server_tools_in(tools) if tool.name == CODE_EXECUTION]
+        if not programs:
+            return None
+        rules = self.protocol.containers
+        return Programs(
+            rules=rules,
+            gigabytes=gigabytes_of(programs[0], self.protocol),
+            most_containers=rules.most(uses_of(tools, self.protocol, 0).uses),
+            billed=self._bills_containers(body),
+            preloaded=any(True for _ in media_in(messages)),
+            elapsed_s=lambda: time.monotonic() - started_s,
+        )
+
+    def _bills_containers(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """Return whether the provider bills containers for a request."""
+        return True
 
     def _late(self, came: str, timeout_s: float) -> ConnectionFailed:
         return ConnectionFailed(

@@ -15,7 +15,13 @@ from app.costs.quote import Quote
 from app.domain.agent import Agent, schema_of
 from app.domain.protocols import TokenCounting
 from app.domain.providers import BUILT_IN, Provider, protocol_of
-from app.domain.server_tools import ServerUses, uses_of
+from app.domain.server_tools import (
+    CODE_EXECUTION,
+    ServerUses,
+    gigabytes_of,
+    server_tools_in,
+    uses_of,
+)
 from app.llm.base import Message
 from app.llm.parameters import NOT_PARAMETERS
 from app.llm.structured import OUTPUT_SCHEMA
@@ -95,6 +101,7 @@ class CallPlan:
             output_tokens,
             cache_writes=self.cache_writes,
             web_searches=uses.searches,
+            container_seconds=uses.container_seconds,
         )
 
 
@@ -157,14 +164,14 @@ class CallPlanner:
                 count of this prompt, and is ignored. None means that nobody has counted.
 
         Raises:
-            UnknownModel: If the model has no price, or if the model may make searches and has no
-                fee for searches.
+            UnknownModel: If the model has no price, or if a tool of the provider has no fee.
             BadRequest: If a message has a part that is no text, image or PDF.
             ConfigurationError: If the provider is not configured.
         """
         quote = self.pricing.quote(agent.provider, agent.model, agent.llm_config)
-        self.pricing.check_searches(agent)
-        uses = uses_of(agent.tools)
+        self.pricing.check_fees(agent)
+        protocol = protocol_of(agent.provider, self._providers)
+        uses = uses_of(agent.tools, protocol, agent.timeout)
         parameters = {
             key: value for key, value in agent.llm_config.items() if key not in NOT_PARAMETERS
         }
@@ -194,13 +201,28 @@ class CallPlanner:
             counted=is_counted,
             least_tokens=least,
             context_window=window,
-            counting=protocol_of(agent.provider, self._providers).counting,
+            counting=protocol.counting,
             server_uses=uses,
         )
 
     def price_of(self, agent: Agent) -> Price:
         """Return the price of an agent's model; raise UnknownModel if the model has no price."""
         return self.pricing.price_of(agent.provider, agent.model, agent.llm_config)
+
+    def container_seconds(self, agent: Agent, call_s: float, *, ran: bool) -> int:
+        """Return the time of containers that is booked for a usual call, as in ``Usage``.
+
+        Args:
+            agent: The agent.
+            call_s: Seconds of the call.
+            ran: Whether a program runs in the call.
+        """
+        programs = [tool for tool in server_tools_in(agent.tools) if tool.name == CODE_EXECUTION]
+        if not programs:
+            return 0
+        protocol = protocol_of(agent.provider, self._providers)
+        shown = protocol.containers.count(0, ran=ran) * gigabytes_of(programs[0], protocol)
+        return protocol.containers.seconds(call_s, shown)
 
     def _summary_tokens(self, agent: Agent) -> int:
         """Return the largest number of tokens of the summary that the agent's requests ask for."""
@@ -239,8 +261,16 @@ class CallPlanner:
         # If the provider runs tools, the model reads its own answer again. The longest answer
         # counts here.
         bound = uses.prompt_tokens(bound, cap, window)
-        prompt_usd = quote.worst_case(bound, 0, web_searches=uses.searches)
-        per_token_usd = quote.worst_case(bound, 1, web_searches=uses.searches) - prompt_usd
+        prompt_usd, one_token_usd = (
+            quote.worst_case(
+                bound,
+                tokens,
+                web_searches=uses.searches,
+                container_seconds=uses.container_seconds,
+            )
+            for tokens in (0, 1)
+        )
+        per_token_usd = one_token_usd - prompt_usd
         if not per_token_usd:
             return max(cap, 1)
         return max(min(cap, int((affordable_usd - prompt_usd) / per_token_usd)), 1)

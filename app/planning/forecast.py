@@ -17,7 +17,7 @@ from app.domain.agent import Agent
 from app.domain.kinds import LLM, WORKFLOW
 from app.domain.providers import BUILT_IN, Provider
 from app.domain.retry import RetryPolicy
-from app.domain.server_tools import WEB_SEARCH, server_tools_in
+from app.domain.server_tools import CODE_EXECUTION, WEB_SEARCH, server_tools_in
 from app.domain.sub_workflow import embedded
 from app.domain.usage import Usage
 from app.domain.workflow import Workflow
@@ -46,6 +46,9 @@ UNREAD_TOKENS = 2000
 #: Assumed tokens of the result when a tool of the provider is used once. Recorded results have
 #: about as many tokens.
 RESULT_TOKENS = 10_000
+OUTPUT_OF_PROGRAM_TOKENS = 500
+#: Assumed seconds of a call in which a program runs.
+CALL_WITH_PROGRAM_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,7 +205,7 @@ def forecast(
                 continue
             attached = [attached_to(agent, values, read) for values in elements.values]
             calls = [
-                _calls(agent, values, parts, answers[agent.name], longest[agent.name])
+                _calls(agent, values, parts, answers[agent.name], longest[agent.name], planner)
                 for values, parts in zip(elements.values, attached, strict=True)
             ]
             in_a_row[agent.name] = max((len(each) for each in calls), default=0)
@@ -299,6 +302,7 @@ def _calls(
     attached: Sequence[Part] | None,
     answer: int,
     max_tokens: int,
+    planner: CallPlanner,
 ) -> tuple[ExpectedCall, ...]:
     if agent.kind != LLM:
         return ()
@@ -309,16 +313,22 @@ def _calls(
     at_provider = server_tools_in(agent.tools)
     turns = 2 if len(agent.tools) > len(at_provider) and agent.max_turns > 1 else 1
     # After each use of a tool of the provider, the model reads the prompt again.
-    uses = len(at_provider)
-    again = sum(prompt + (use + 1) * RESULT_TOKENS for use in range(uses))
+    results = [
+        OUTPUT_OF_PROGRAM_TOKENS if tool.name == CODE_EXECUTION else RESULT_TOKENS
+        for tool in at_provider
+    ]
+    again = sum(prompt + sum(results[: use + 1]) for use in range(len(results)))
     searches = sum(tool.name == WEB_SEARCH for tool in at_provider)
     # With every turn the conversation grows by the request for tools and by the tools' results.
     return tuple(
         ExpectedCall(
             usage=Usage(
-                input_tokens=prompt + 2 * turn * answer + (uses * RESULT_TOKENS if turn else again),
+                input_tokens=prompt + 2 * turn * answer + (sum(results) if turn else again),
                 output_tokens=answer,
                 web_searches=0 if turn else searches,
+                container_seconds=planner.container_seconds(
+                    agent, CALL_WITH_PROGRAM_S, ran=turn == 0
+                ),
             ),
             max_tokens=max_tokens,
         )

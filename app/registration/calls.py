@@ -42,7 +42,7 @@ def check_calls(
             field = f"fallbacks[{place - 1}]" if place else "llm_config"
             try:
                 pricing.price_of(option.provider, option.model, option.llm_config)
-                pricing.check_searches(option)
+                pricing.check_fees(option)
             except UnknownModel as error:
                 raise UnknownModel(f"agent {agent.name!r}: {error}") from error
             if agent.attachments and reads_only_text(option.model):

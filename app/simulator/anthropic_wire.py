@@ -7,7 +7,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from app.simulator.anthropic_tools import blocks_of, citations_of, past_tokens, server_tool
+from app.simulator.anthropic_tools import (
+    blocks_of,
+    citations_of,
+    has_free_containers,
+    past_tokens,
+    server_tool,
+)
 from app.simulator.chat import (
     Answer,
     ChatRequest,
@@ -40,6 +46,7 @@ _COUNTED = frozenset(
     {"cache_control", "messages", "model", "output_config", "speed", "system", "thinking"}
     | {"tool_choice", "tools"}
 )
+_CONTAINER_S = 300
 
 
 class AnthropicWire:
@@ -83,6 +90,8 @@ class AnthropicWire:
             tools=tuple(_tool(tool) for tool in tools if server_tool(tool, model) is None),
             server_tools=tuple(filter(None, (server_tool(tool, model) for tool in tools))),
             server_turns=transcript.server_turns,
+            containers=_containers(body),
+            free_containers=has_free_containers(tools),
             tool_choice=_tool_choice(object_in(body, "tool_choice")),
             tool_results=tuple(transcript.results),
             tool_turns=transcript.tool_turns,
@@ -142,7 +151,11 @@ class AnthropicWire:
             tokens = events[-1].output_tokens
         ending = {
             "type": "message_delta",
-            "delta": {"stop_reason": _stop_reason(answer), "stop_sequence": None},
+            "delta": {
+                "stop_reason": _stop_reason(answer),
+                "stop_sequence": None,
+                "container": _container(answer),
+            },
             "usage": _usage(answer.usage, answer.usage.output_tokens) | _tool_usage(answer),
         }
         total = answer.usage.output_tokens
@@ -273,8 +286,19 @@ def _message(
         "content": content,
         "stop_reason": stop_reason,
         "stop_sequence": None,
+        "container": None if stop_reason is None else _container(answer),
         "usage": _usage(answer.usage, output_tokens) | _tool_usage(answer),
     }
+
+
+def _containers(body: Mapping[str, Any]) -> tuple[str, ...]:
+    return () if body.get("container") is None else (str(field(body, "container", str)),)
+
+
+def _container(answer: Answer) -> dict[str, str] | None:
+    if answer.container is None:
+        return None
+    return {"id": answer.container, "expires_at": rfc3339_in(_CONTAINER_S)}
 
 
 def _first_usage(answer: Answer) -> dict[str, Any]:
@@ -289,8 +313,11 @@ def _first_usage(answer: Answer) -> dict[str, Any]:
 def _tool_usage(answer: Answer) -> dict[str, Any]:
     if not answer.request.server_tools:
         return {}
-    names = [name for name, _ in answer.request.server_tools]
-    return {"server_tool_use": {f"{name}_requests": answer.reply.uses(name) for name in names}}
+    # The usage of real answers does not count programs.
+    names = {name for name, _ in answer.request.server_tools} - {"code_execution"}
+    names |= set() if names else {"web_search", "web_fetch"}
+    counts = {f"{name}_requests": answer.reply.uses(name) for name in sorted(names)}
+    return {"server_tool_use": counts}
 
 
 def _usage(usage: Usage, output_tokens: int) -> dict[str, Any]:

@@ -63,7 +63,10 @@ class ChatRequest:
     beginning of the reply, if earlier replies to the question were cut and the user asks to
     continue. `server_tools` has the names of the provider's own tools, with the largest number of
     uses of each tool in this request. If the provider's own tools ran in an earlier reply to the
-    question, `server_turns` counts this reply.
+    question, `server_turns` counts this reply. `containers` has the ids of the containers that the
+    request names, and `gigabytes` is the size of a new container. `free_containers` is true if the
+    provider bills no container of this request. `shows_outputs` is true if the answer has the
+    outputs of programs.
     """
 
     provider: str
@@ -89,14 +92,19 @@ class ChatRequest:
     files: tuple[str, ...] = ()
     server_tools: tuple[tuple[str, int], ...] = ()
     server_turns: int = 0
+    containers: tuple[str, ...] = ()
+    gigabytes: int = 1
+    free_containers: bool = False
+    shows_outputs: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerCall:
     """A use of a tool of the provider.
 
-    `arguments` is JSON, `page` is the page that was found, and `text` is the part of this page that
-    the model reads. If `failed` is true, there is neither a page nor a text, and the use is free.
+    `arguments` is JSON, and `page` is the page that was found. `text` is the part of this page that
+    the model reads, or the output of a program. If `failed` is true, there is neither a page nor a
+    text, and a search is free.
     """
 
     id: str
@@ -183,13 +191,17 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """All data of a successful response; `created` is a Unix time in seconds."""
+    """All data of a successful response; `created` is a Unix time in seconds.
+
+    `container` is the id of the container in which programs ran, or None.
+    """
 
     id: str
     created: int
     request: ChatRequest
     reply: Reply
     usage: Usage
+    container: str | None = None
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from app.simulator.chat import Answer, Refusal, Usage
+from app.simulator.containers import ContainerUse
 from app.simulator.ledger import NOTHING_SENT, Ledger, Record
 from app.simulator.wire import Event, Wire
 
@@ -16,7 +17,10 @@ _SHORTEST_PAUSE_S = 0.001
 
 @dataclass(slots=True)
 class Delivery:
-    """The connection to one client. A method that sends an answer also completes the record."""
+    """The connection to one client. A method that sends an answer also completes the record.
+
+    `used` is the container of the request, or None.
+    """
 
     wire: Wire
     http: web.Request
@@ -24,6 +28,7 @@ class Delivery:
     ledger: Ledger
     headers: dict[str, str] = field(default_factory=dict)
     started: bool = False
+    used: ContainerUse | None = None
 
     def __post_init__(self) -> None:
         self.headers[self.wire.request_id_header] = self.record.request_id
@@ -34,6 +39,12 @@ class Delivery:
         self.record.cached_tokens = usage.cached_tokens
         self.record.cache_write_tokens = usage.cache_write_tokens
         self.record.web_searches = usage.web_searches
+
+    def bill_container(self) -> None:
+        """Record the time of the container, which ends with the request."""
+        if self.used is not None and self.record.status is None:
+            self.record.container = self.used.container.id
+            self.record.container_seconds = self.used.seconds()
 
     def refuse(self, refusal: Refusal) -> web.Response:
         """Send an error status in the provider's own form."""
@@ -47,12 +58,12 @@ class Delivery:
         if latency_s > 0:
             await asyncio.sleep(latency_s)
         self.record.output_tokens = answer.usage.output_tokens
-        self.ledger.close(self.record, status=200)
+        self._close(status=200)
         return self._response(self.wire.answer(answer))
 
     def free(self, body: bytes) -> web.Response:
         """Send a JSON body that has no tokens and no price."""
-        self.ledger.close(self.record, status=200)
+        self._close(status=200)
         return self._response(body)
 
     async def stream(
@@ -61,7 +72,7 @@ class Delivery:
         """Send the answer as events, the first event at `first_s`, the last at `latency_s`."""
         response = await self._start(_SSE)
         await self._send(response, self.wire.events(answer), first_s, latency_s)
-        self.ledger.close(self.record, status=200)
+        self._close(status=200)
         return response
 
     async def hang(self) -> web.StreamResponse:
@@ -70,13 +81,13 @@ class Delivery:
 
     def drop(self) -> web.Response:
         """Reset the connection without sending anything."""
-        self.ledger.close(self.record, status=NOTHING_SENT, finished=False)
+        self._close(status=NOTHING_SENT, finished=False)
         self._transport().abort()
         return web.Response()
 
     async def garbage(self, answer: Answer) -> web.StreamResponse:
         """Send status 200 and a body that is not valid JSON."""
-        self.ledger.close(self.record, status=200)
+        self._close(status=200)
         if not answer.request.stream:
             body = self.wire.answer(answer)
             return self._response(body[: len(body) // 2])
@@ -93,13 +104,13 @@ class Delivery:
             body = self.wire.answer(answer)
             response = await self._start(_JSON, length=len(body))
             await response.write(body[: len(body) // 2])
-        self.ledger.close(self.record, status=200, finished=False)
+        self._close(status=200, finished=False)
         self._transport().close()
         return response
 
     def error_in_200(self, refusal: Refusal) -> web.Response:
         """Send status 200 and a body that reports an error, even if a stream was asked for."""
-        self.ledger.close(self.record, status=200, finished=False)
+        self._close(status=200, finished=False)
         return self._response(self.wire.error_in_200(refusal, self.record))
 
     async def fail_midway(self, answer: Answer, refusal: Refusal) -> web.StreamResponse:
@@ -112,7 +123,7 @@ class Delivery:
         response = await self._start(_SSE)
         await self._send(response, _first_half(self.wire.events(answer)), 0.0, 0.0)
         await response.write(self.wire.error_event(refusal, self.record))
-        self.ledger.close(self.record, status=200, finished=False)
+        self._close(status=200, finished=False)
         return response
 
     async def _send(
@@ -140,6 +151,10 @@ class Delivery:
         await response.prepare(self.http)
         self.started = True
         return response
+
+    def _close(self, *, status: int, finished: bool = True) -> None:
+        self.bill_container()
+        self.ledger.close(self.record, status=status, finished=finished)
 
     def _response(self, body: bytes, status: int = 200) -> web.Response:
         return web.Response(body=body, status=status, headers=self.headers, content_type=_JSON)

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from app.simulator.chat import Answer, ChatRequest, Refusal, Reply, Usage
 from app.simulator.config import SimulatorConfig
+from app.simulator.containers import Containers
 from app.simulator.delivery import Delivery
 from app.simulator.facts import digest_of
 from app.simulator.faults import Fault, FaultPlan
@@ -52,6 +53,7 @@ class Exchange:
         self._faults = FaultPlan(config.faults, config.seed)
         self._jitter = random.Random(config.seed)
         self._arrivals: Counter[str] = Counter()
+        self._containers = Containers()
 
     def reconfigure(self, config: SimulatorConfig) -> None:
         """Change the behaviour; limits and faults that stay the same keep their state."""
@@ -95,6 +97,7 @@ class Exchange:
         except Refusal as refusal:
             return delivery.refuse(refusal)
         except (asyncio.CancelledError, ConnectionResetError):
+            delivery.bill_container()
             ledger.client_left(record, status=200 if delivery.started else CLIENT_LEFT)
             raise
         except Exception:
@@ -156,14 +159,18 @@ class Exchange:
             output_tokens=self.config.output_tokens,
             signature=delivery.record.request_id if self.config.signed else "",
         )
+        runs = any(call.name == "code_execution" for call in reply.server_calls)
+        used = self._containers.use(request, delivery.record.request_id, runs=runs)
         answer = Answer(
             id=delivery.record.request_id.removeprefix("req_"),
             created=int(time.time()),
             request=request,
             reply=reply,
             usage=self._usage(request, reply, marker),
+            container=used.container.id if used and runs else None,
         )
         self._admit(delivery, request.model, delivery.wire.charge(answer))
+        delivery.used = used
         planned = self._faults.fault_for(request.provider, request.model, request.prompt)
         fault = marker.fault or planned
         latency_s = self._latency_s(marker)

@@ -41,6 +41,9 @@ class Record:
         cache_write_tokens: input tokens that were written to the prompt cache.
         output_tokens: output tokens that have been sent so far, including reasoning tokens.
         web_searches: searches of the web that brought a result.
+        container: id of the container in which programs ran, or might have run, or None.
+        container_seconds: seconds for which this request pays for its container, multiplied by the
+            container's gigabytes.
         prompt: the first 80 characters of the last user text.
         prompt_hash: hash of all system and user texts.
         files: beginning of the SHA-256 of each image and PDF of the request, in order.
@@ -64,6 +67,8 @@ class Record:
     cache_write_tokens: int = 0
     output_tokens: int = 0
     web_searches: int = 0
+    container: str | None = None
+    container_seconds: int = 0
     prompt: str = ""
     prompt_hash: str = ""
     files: tuple[str, ...] = ()

@@ -37,6 +37,7 @@ class Marker:
     cut_calls: bool | None = None
     searches: int | None = None
     search_errors: int | None = None
+    programs: int | None = None
     pauses: int | None = None
 
 
@@ -55,6 +56,7 @@ _VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "invalid_turns": ("invalid_turns", int),
     "searches": ("searches", int),
     "search_errors": ("search_errors", int),
+    "programs": ("programs", int),
     "pauses": ("pauses", int),
 }
 #: For each flag that is no fault, the name of the field that the flag sets.

@@ -26,12 +26,17 @@ from app.simulator.media import responses_media
 from app.simulator.openai_rules import check_responses, reasons
 from app.simulator.openai_wire import OpenAIWire, served_tier
 from app.simulator.responses_tools import (
+    NAMES,
+    PROGRAM,
     annotations_of,
+    containers_in,
+    gigabytes_in,
+    item_of,
+    past_program,
     past_search,
-    search_item,
-    search_tokens,
-    searches_in,
+    server_tools_in,
     tool_usage,
+    use_tokens,
 )
 from app.simulator.wire import (
     Event,
@@ -48,6 +53,7 @@ from app.simulator.wire import (
 
 _SEALED = "reasoning.encrypted_content"
 _SEAL = "gAAAAAB"
+_OUTPUTS = "code_interpreter_call.outputs"
 _FAILURES = {429: "rate_limit_exceeded", 503: "server_is_overloaded", 529: "server_is_overloaded"}
 _COUNTED = frozenset(
     {"conversation", "input", "instructions", "model", "parallel_tool_calls", "personality"}
@@ -83,10 +89,13 @@ class ResponsesWire(OpenAIWire):
             tools=tuple(
                 _tool(index, tool)
                 for index, tool in enumerate(tools)
-                if tool.get("type") != "web_search"
+                if tool.get("type") not in NAMES
             ),
-            server_tools=searches_in(body),
+            server_tools=server_tools_in(body),
             server_turns=transcript.server_turns,
+            containers=containers_in(body),
+            gigabytes=gigabytes_in(body),
+            shows_outputs=_OUTPUTS in (body.get("include") or ()),
             tool_choice=_tool_choice(body.get("tool_choice")),
             tool_results=tuple(transcript.results),
             tool_turns=transcript.tool_turns,
@@ -151,7 +160,7 @@ def _read_input(transcript: Transcript, body: Mapping[str, Any], model: str) -> 
         return
     said: list[str] = []
     calls: list[ToolCall] = []
-    searched: list[int] = []
+    used: list[int] = []
     reasoned = False
     for index, item in enumerate(objects_in(body, "input")):
         kind, role = item.get("type") or "message", item.get("role")
@@ -160,36 +169,38 @@ def _read_input(transcript: Transcript, body: Mapping[str, Any], model: str) -> 
             reasoned = True
             continue
         if kind == "web_search_call":
-            searched.append(past_search(index, item))
+            used.append(past_search(index, item))
+        elif kind == PROGRAM:
+            used.append(past_program(index, item))
         elif kind == "function_call":
             calls.append(_past_call(index, item))
         elif kind == "message" and role == "assistant":
             said.append(text_of(item.get("content")))
         else:
-            if reasoned and not (said or calls or searched):
+            if reasoned and not (said or calls or used):
                 raise Refusal(
                     400,
                     "Item of type 'reasoning' was provided without its required following item.",
                     param="input",
                 )
-            _end_turn(transcript, said, calls, searched)
+            _end_turn(transcript, said, calls, used)
             reasoned = False
             _read_item(transcript, index, kind, item)
             for media in responses_media(item.get("content"), model):
                 transcript.file(media.sha256, media.tokens)
-    _end_turn(transcript, said, calls, searched)
+    _end_turn(transcript, said, calls, used)
     transcript.close_calls()
 
 
 def _end_turn(
-    transcript: Transcript, said: list[str], calls: list[ToolCall], searched: list[int]
+    transcript: Transcript, said: list[str], calls: list[ToolCall], used: list[int]
 ) -> None:
     """Add the items of one answer as one message of the assistant; the items stand side by side."""
-    if said or calls or searched:
-        transcript.assistant("\n".join(said), calls, sum(searched) if searched else None)
+    if said or calls or used:
+        transcript.assistant("\n".join(said), calls, sum(used) if used else None)
     said.clear()
     calls.clear()
-    searched.clear()
+    used.clear()
 
 
 def _read_item(transcript: Transcript, index: int, kind: str, item: Mapping[str, Any]) -> None:
@@ -252,7 +263,7 @@ def _tool(index: int, tool: Mapping[str, Any]) -> Tool:
     if tool.get("type") != "function":
         raise Refusal(
             400,
-            "The simulator has only function tools and web_search.",
+            "The simulator has only function tools, web_search and code_interpreter.",
             param=f"tools[{index}].type",
         )
     if not tool.get("name"):
@@ -283,7 +294,7 @@ def _output(answer: Answer) -> list[dict[str, Any]]:
             {"id": f"rs_{answer.id}", "type": "reasoning", "summary": []}
             | ({"encrypted_content": sealed} if sealed else {})
         )
-    items += map(search_item, reply.server_calls)
+    items += [item_of(call, answer) for call in reply.server_calls]
     if reply.tool_calls:
         return [*items, *map(_call, reply.tool_calls)]
     annotations = annotations_of(reply)
@@ -384,9 +395,18 @@ def _item_events(
     place = {"item_id": item["id"], "output_index": index}
     if item["type"] == "web_search_call":
         yield added | {"item": {**item, "status": "in_progress"}}, tokens
-        tokens += search_tokens(item)
+        tokens += use_tokens(item)
         for state in ("in_progress", "searching", "completed"):
             yield {"type": f"response.web_search_call.{state}", **place}, tokens
+    elif item["type"] == PROGRAM:
+        started = {**item, "status": "in_progress", "code": "", "outputs": None}
+        yield added | {"item": started}, tokens
+        kind, code, tokens = f"response.{PROGRAM}", item["code"], tokens + use_tokens(item)
+        yield {"type": f"{kind}.in_progress", **place}, tokens
+        yield {"type": f"{kind}_code.delta", **place, "delta": code}, tokens
+        yield {"type": f"{kind}_code.done", **place, "code": code}, tokens
+        yield {"type": f"{kind}.interpreting", **place}, tokens
+        yield {"type": f"{kind}.completed", **place}, tokens
     elif item["type"] == "reasoning":
         yield added | {"item": {**item, "status": "in_progress"}}, tokens
     elif item["type"] == "function_call":

@@ -249,12 +249,12 @@ TAKE_HOLDS: TextClause = text("""
 ENTRIES_OF_CALLS: TextClause = text("""
     SELECT call_id, kind, outcome, budget_ids, cost_usd, saved_usd, input_tokens, cached_tokens,
         cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
-        citation_tokens, web_searches
+        citation_tokens, web_searches, container_seconds
     FROM cost_entries WHERE call_id = ANY(CAST(:call_ids AS uuid[])) AND kind <> 'correction'
     UNION ALL
     SELECT call_id, kind, outcome, budget_ids, cost_usd, saved_usd, input_tokens, cached_tokens,
         cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
-        citation_tokens, web_searches
+        citation_tokens, web_searches, container_seconds
     FROM cost_entries WHERE call_id = ANY(CAST(:call_ids AS uuid[])) AND kind = 'correction'
 """)
 
@@ -304,18 +304,18 @@ APPLY_RECORDS: TextClause = text("""
         INSERT INTO cost_entries (call_id, run_id, agent_run_id, attempt, workflow_id, workflow,
             version, tenant, agent, module, provider, model, model_answered, kind, outcome,
             request_id, input_tokens, cached_tokens, cache_write_tokens, cache_write_1h_tokens,
-            output_tokens, reasoning_tokens, citation_tokens, web_searches, usage, served,
-            price_version, budget_ids, cost_usd, saved_usd, seconds, corrects, expected_tokens,
-            bound_tokens, finish_reason)
+            output_tokens, reasoning_tokens, citation_tokens, web_searches, container_seconds,
+            usage, served, price_version, budget_ids, cost_usd, saved_usd, seconds, corrects,
+            expected_tokens, bound_tokens, finish_reason)
         SELECT * FROM jsonb_to_recordset(CAST(:entries AS jsonb)) AS e(
             call_id uuid, run_id uuid, agent_run_id uuid, attempt int, workflow_id uuid,
             workflow text, version int, tenant text, agent text, module text, provider text,
             model text, model_answered text, kind text, outcome text, request_id text,
             input_tokens int, cached_tokens int, cache_write_tokens int, cache_write_1h_tokens int,
             output_tokens int, reasoning_tokens int, citation_tokens int, web_searches int,
-            usage jsonb, served jsonb, price_version text, budget_ids uuid[], cost_usd numeric,
-            saved_usd numeric, seconds real, corrects text, expected_tokens int, bound_tokens int,
-            finish_reason text)
+            container_seconds int, usage jsonb, served jsonb, price_version text,
+            budget_ids uuid[], cost_usd numeric, saved_usd numeric, seconds real,
+            corrects text, expected_tokens int, bound_tokens int, finish_reason text)
     )
     UPDATE budgets b SET held_usd = b.held_usd - t.held, spent_usd = b.spent_usd + t.spent,
         overdrawn_usd = CASE WHEN b.soft THEN 0 ELSE greatest(0,

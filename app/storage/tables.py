@@ -520,6 +520,8 @@ class CostEntry(Table):
     reasoning_tokens: Mapped[int] = mapped_column(server_default=text("0"))
     citation_tokens: Mapped[int] = mapped_column(server_default=text("0"))
     web_searches: Mapped[int] = mapped_column(server_default=text("0"))
+    # The longest time for which containers may be billed; no answer tells the real time.
+    container_seconds: Mapped[int] = mapped_column(server_default=text("0"))
     usage: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     # The service tier, speed and region in which the provider served the call, as far as the answer
     # names these facts. The column is null in rows of older AgentChord versions and for calls

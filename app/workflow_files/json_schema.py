@@ -17,7 +17,7 @@ from app.domain.kinds import LLM
 from app.domain.on_cut import OnCut
 from app.domain.retry import RetryPolicy, RetryStrategy
 from app.domain.server_tools import BOUNDS as SERVER_BOUNDS
-from app.domain.server_tools import CONTEXT_SIZES, LOCATION, OPTIONS, SERVER
+from app.domain.server_tools import CONTEXT_SIZES, LOCATION, MEMORIES, OPTIONS, SERVER
 from app.domain.validation import BOUNDS as WORKFLOW_BOUNDS
 from app.domain.workflow import Workflow
 from app.workflow_files.loader import AGENT_KEYS, RETRY_KEYS, STEP_KEYS, WORKFLOW_KEYS
@@ -51,6 +51,7 @@ _SERVER_TOOL: dict[str, Any] = {
         },
         "search_context_size": {"enum": list(CONTEXT_SIZES)},
         "citations": _TRUTH,
+        "memory": {"enum": list(MEMORIES)},
     },
     "required": [SERVER],
     "additionalProperties": False,

@@ -199,7 +199,7 @@ def test_a_hold_covers_the_fees_and_all_reads(stack: Stack) -> None:
         ({"model": GPT}, {"server": "web_fetch"}, "web_fetch is no tool of OpenAI's"),
         ({"model": GPT}, SEARCH | {"blocked_domains": ["a.b"]}, "give allowed_domains"),
         ({"model": CLAUDE}, SEARCH | {"search_context_size": "low"}, "search_context_size"),
-        ({"model": CLAUDE, "container": "c"}, SEARCH, '"server": "web_search"'),
+        ({"model": CLAUDE, "container": "c"}, SEARCH, '"server": "code_execution"'),
         ({"model": "gpt-4o", "web_search_options": {}}, SEARCH, '"server": "web_search"'),
     ],
 )

@@ -284,3 +284,19 @@ async def test_half_characters_of_answers_are_kept_and_can_be_asked_about(redis_
     assert look is not None
     assert look.answer is not None
     assert (look.answer.content, look.answer.tool_calls) == (half, [call])
+
+
+async def test_a_shared_answer_names_no_container(redis_url: str) -> None:
+    original = {"by": "anthropic", "message": [], "container": {"id": "c", "until_s": 10**11}}
+    answer = replace(ANSWER, metadata={"original": original})
+    address = address_of({"programs": True})
+
+    async with asyncio.timeout(5), connect_redis(redis_url) as redis:
+        cache = AnswerCache(redis)
+        await cache.finish(address, "token", answer, ttl_s=60)
+        look = await cache.look(address, "token")
+
+    assert look is not None
+    assert look.answer is not None
+    assert look.answer.metadata == {"cached": True}
+    assert look.answer.content == ANSWER.content

@@ -220,3 +220,26 @@ async def test_only_calls_from_a_time_on_are_priced_again(cluster: Cluster) -> N
     assert await cluster.commit(lambda c: runs_since(c, datetime(2020, 1, 1, tzinfo=UTC))) == [
         booked.run_id
     ]
+
+
+async def test_the_fee_of_a_container_changes_with_its_price_and_never_disappears_unsaid(
+    cluster: Cluster,
+) -> None:
+    hour_usd = Decimal("0.09")  # of the published price
+    usage = replace(USAGE, container_seconds=1260)
+    fee_usd = hour_usd * 1260 / 3600
+    booked = await book(
+        cluster,
+        {"usage": usage, "kind": "estimated", "cost_usd": PUBLISHED + fee_usd},
+        cost_limit=1.0,
+    )
+    own = {"input": 0.15, "cached_input": 0.075, "output": 0.6}
+
+    same = await booked.reprice(pricing())
+    without_fee = await booked.reprice(pricing(**own))
+    free = await booked.reprice(pricing(**own, container_hours=0))
+
+    assert same == Repricing()
+    assert (without_fee.changes, without_fee.unpriced) == ([], 1)
+    assert [change.difference_usd for change in free.changes] == [-fee_usd]
+    assert await booked.corrections() == [-fee_usd]

@@ -1,17 +1,12 @@
 """Tools that run at the provider, as the clients write and read them through the real SDKs."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from app.errors import BadRequest, ServerFailure
-from app.llm.base import LLMResponse, Message
-from tests.support.answers import corpus
-from tests.support.llm_clients import client_of
-from tests.support.wire_server import provider_server
+from app.llm.base import Message
+from tests.support.tool_answers import QUESTION, answering, ask, recorded
 
 pytestmark = pytest.mark.anyio
 
@@ -24,37 +19,6 @@ SEARCH = {
 FETCH = {"server": "web_fetch", "max_uses": 1, "max_result_tokens": 5000, "citations": True}
 OWN = {"name": "look_up", "description": "Looks up.", "parameters": {"type": "object"}}
 PLACE = {"type": "approximate", "country": "NO"}
-QUESTION: Message = {"role": "user", "content": "Who won?"}
-
-
-def recorded(name: str) -> dict[str, Any]:
-    """The body of a recorded answer."""
-    (found,) = [one for one in corpus() if one.name == name]
-    body: dict[str, Any] = found.shape["body"]
-    return body
-
-
-@asynccontextmanager
-async def answering(*bodies: dict[str, Any]) -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
-    """Run a server with these answers, in order; yield its URL and the requests it gets."""
-    requests: list[dict[str, Any]] = []
-
-    async def handle(request: web.Request) -> web.Response:
-        requests.append(await request.json())
-        return web.json_response(bodies[len(requests) - 1])
-
-    async with provider_server(handle) as url:
-        yield url, requests
-
-
-async def ask(
-    form: str, url: str, model: str, tools: Sequence[Any], messages: Sequence[Message] = (QUESTION,)
-) -> LLMResponse:
-    client = client_of(form, url)
-    try:
-        return await client.complete_with_tools(messages, model, tools, max_tokens=500)
-    finally:
-        await client.close()
 
 
 @pytest.mark.parametrize(
@@ -180,7 +144,10 @@ async def test_the_pages_that_an_answer_cites_are_told(form: str, name: str, mod
     [
         ("openai", FETCH, "web_fetch is no tool of OpenAI's"),
         ("responses", SEARCH | {"blocked_domains": []}, "blocked_domains is"),
-        ("anthropic", {"server": "code_execution"}, "server is 'code_execution': give one of"),
+        ("anthropic", {"server": "code_interpreter"}, "server is 'code_interpreter': give one of"),
+        ("responses", {"server": "code_interpreter"}, "server is 'code_interpreter': give one of"),
+        ("anthropic", {"server": "code_execution", "max_uses": 2}, "takes no max_uses: remove it"),
+        ("anthropic", {"server": "code_execution", "memory": "4g"}, "have one size"),
         ("anthropic", {"server": "web_search", "uses": 1}, "did you mean 'max_uses'"),
     ],
 )

@@ -38,6 +38,8 @@ PRICES = {
 }
 # Dollars per search of the web, at both providers.
 SEARCH_USD = Decimal("0.01")
+# Dollars per hour of a container, by provider: of 1 GB at OpenAI ($0.03 for 20 minutes).
+CONTAINER_HOUR_USD = {"openai": Decimal("0.09"), "anthropic": Decimal("0.05")}
 GUESSES = ("unconfirmed", "estimated")
 CLIENT_LEFT = 499
 FIRST_ERROR = 400
@@ -48,7 +50,8 @@ def assert_ledgers_agree(
 ) -> None:
     """Check that answered requests and entries agree, token for token and dollar for dollar.
 
-    A call with unknown usage has an estimate, which is never below the served usage. A stream that
+    A call with unknown usage has an estimate, which is never below the served usage; so has a call
+    with a container, because no answer tells its time. A stream that
     broke off has the provider's usage if this usage had arrived; otherwise it has an estimate.
 
     Args:
@@ -95,7 +98,9 @@ def dollars_of(record: Row) -> Decimal:
     rates = _per_million(record["provider"], record["model"])
     parts = zip((fresh, cached, written, record["output_tokens"]), rates, strict=True)
     tokens_usd = sum((n * rate for n, rate in parts), Decimal(0)) / 1_000_000
-    return round_to_ledger(tokens_usd + record["web_searches"] * SEARCH_USD)
+    hour_usd = CONTAINER_HOUR_USD.get(record["provider"], Decimal(0))
+    containers_usd = record["container_seconds"] * hour_usd / 3600
+    return round_to_ledger(tokens_usd + record["web_searches"] * SEARCH_USD + containers_usd)
 
 
 def _per_million(provider: str, model: str) -> list[Decimal]:
@@ -135,6 +140,7 @@ def _assert_never_below(guess: Row, record: Row) -> None:
         return
     assert guess["output_tokens"] >= record["output_tokens"]
     assert _prompt_tokens(guess) >= record["input_tokens"]
+    assert guess["container_seconds"] >= record["container_seconds"]
 
 
 def _prompt_tokens(entry: Row) -> int:
@@ -155,6 +161,7 @@ def _facts_of_entry(entry: Row) -> tuple[Any, ...]:
         written,
         entry["output_tokens"],
         entry["web_searches"],
+        entry["container_seconds"],
         entry["cost_usd"],
     )
 
@@ -169,5 +176,6 @@ def _facts_of_record(record: Row) -> tuple[Any, ...]:
         record["cache_write_tokens"],
         record["output_tokens"],
         record["web_searches"],
+        record["container_seconds"],
         dollars_of(record),
     )

@@ -13,6 +13,7 @@ from genai_prices.types import ModelPrice
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import Agent
 from app.costs.price import Price
 from app.costs.price_list import UNITS, PriceList
 from app.costs.pricing import Pricing
@@ -32,7 +33,8 @@ BILLS_A_BLOCK = re.compile(r"gpt-4(?:o|\.1)-mini")
 @st.composite
 def prices(draw: st.DrawFn) -> Price:
     def flat() -> dict[str, Any]:
-        return {name: draw(RATE) for name in (*FIELDS, *FEES)}
+        rates = {name: draw(RATE) for name in (*FIELDS, *FEES)}
+        return {**rates, "container_hour": draw(st.none() | RATE)}
 
     price = Price(
         version="test",
@@ -57,6 +59,7 @@ def usages(draw: st.DrawFn) -> Usage:
         reasoning_tokens=draw(st.integers(0, output)),
         citation_tokens=draw(COUNTS),
         web_searches=draw(st.integers(0, 200)),
+        container_seconds=draw(COUNTS),
     )
 
 
@@ -72,6 +75,7 @@ def test_no_call_costs_more_than_its_worst_case_with_all_its_fees(
         usage.output_tokens + slack,
         cache_writes=True,
         web_searches=asked,
+        container_seconds=usage.container_seconds + slack,
     )
 
     assert price.cost(usage) <= worst
@@ -88,6 +92,7 @@ def test_the_dearer_of_two_prices_is_below_neither(one: Price, other: Price, usa
 def test_a_factor_changes_tokens_and_no_fee(price: Price, usage: Usage, factor: Decimal) -> None:
     fees = usage.web_searches * price.at(usage.prompt_tokens).web_search
     fees += price.at(usage.prompt_tokens).request
+    fees += price.at(usage.prompt_tokens).containers_usd(usage.container_seconds)
 
     tokens = price.cost(usage) - fees
 
@@ -210,6 +215,58 @@ def test_every_published_fee_of_a_priced_model_is_in_its_price() -> None:
     assert prices.find("perplexity", "sonar-deep-research", {}, NOW) is None
 
 
+@pytest.mark.parametrize(
+    ("provider", "model", "usd"),
+    [("openai", "gpt-5.4-mini", "0.09"), ("anthropic", "claude-haiku-4-5", "0.05")],
+)
+def test_an_hour_of_a_container_has_its_published_fee(provider: str, model: str, usd: str) -> None:
+    price = Pricing().price_of(provider, model)
+
+    assert price.container_hour == Decimal(usd)
+    assert price.cost(Usage(container_seconds=3600)) == Decimal(usd)
+    assert Pricing().price_of(provider, model, batch=True).container_hour == Decimal(usd)
+
+
+def test_no_fee_of_a_container_is_rounded_down() -> None:
+    price = Pricing().price_of("anthropic", "claude-haiku-4-5")
+
+    fee = price.cost(Usage(container_seconds=60))
+
+    assert fee * 60 >= Decimal("0.05") > (fee - Decimal("1e-11")) * 60
+
+
+def test_containers_without_a_known_fee_are_refused_until_the_operator_gives_it() -> None:
+    def agent(provider: str, *tools: Any) -> Agent:
+        config = {"model": "m", "provider": provider}
+        return Agent(name="a", prompt_template="Go.", llm_config=config, tools=list(tools))
+
+    program = agent("acme", {"server": "code_execution"})
+    own: dict[str, Any] = {"input": 1, "output": 2}
+
+    with pytest.raises(UnknownModel, match=r"no fee for containers.*container_hours"):
+        Pricing(CostConfig(model_prices={"m": [own]})).check_fees(program)
+
+    for usd in (0, 0.05):
+        given_ = Pricing(CostConfig(model_prices={"m": [own | {"container_hours": usd}]}))
+        given_.check_fees(program)
+        assert given_.price_of("acme", "m").cost(Usage(container_seconds=7200)) == 2 * Decimal(
+            str(usd)
+        )
+    Pricing(CostConfig(model_prices={"m": [own]})).check_fees(agent("acme", "look_up"))
+
+
+@pytest.mark.parametrize(
+    ("usd", "seconds", "certain"), [(0.05, 360, False), (0.05, 0, True), (0, 360, True)]
+)
+def test_the_fee_of_a_container_is_no_fact(usd: float, seconds: int, certain: bool) -> None:
+    own = {"input": 1, "output": 2, "container_hours": usd}
+    quote = Pricing(CostConfig(model_prices={"m": [own]})).quote("acme", "m")
+
+    settled = quote.settle(Usage(input_tokens=10, container_seconds=seconds), {})
+
+    assert settled.certain is certain
+
+
 def test_a_case_that_no_answer_tells_has_the_dearest_price() -> None:
     (model,) = (
         model
@@ -257,6 +314,7 @@ def test_the_operator_gives_the_same_fees() -> None:
     [
         ({"request": 1}, "give 'input' and 'output', and optionally .*'requests'"),
         ({"requests": -1}, "requests is -1"),
+        ({"container_hours": -1}, "container_hours is -1"),
         ({"max_web_searches": -1}, "max_web_searches is -1"),
         ({"citation": 1}, "'citation' without 'max_citation_tokens'"),
         ({"factors": 2}, "factors is 2: give factors under 'service_tier'"),

@@ -14,6 +14,7 @@ from app.bootstrap import client_factories
 from app.configuration.settings import load_settings
 from app.costs.pricing import Pricing
 from app.domain.agent import Agent
+from app.domain.containers import ContainerRules
 from app.domain.policies import CostConfig, RateLimitConfig
 from app.domain.protocols import PROTOCOLS, Protocol, TokenCounting
 from app.domain.providers import BUILT_IN, Provider, protocol_of
@@ -237,6 +238,7 @@ def third(monkeypatch: pytest.MonkeyPatch) -> Protocol:
         name="third",
         counting=TokenCounting(reserves_output=True, counts_cached=False),
         caches_on_request=True,
+        containers=ContainerRules(idle_s=60, kept_s=60),
     )
     dialect = Dialect(
         client=lambda *_, **given: SimpleNamespace(**given),  # type: ignore[arg-type]

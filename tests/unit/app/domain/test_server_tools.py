@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import Agent, Workflow
+from app.domain.protocols import PROTOCOLS
 from app.domain.server_tools import ServerUses, server_tool_of, uses_of
 from app.errors import WorkflowError
 from tests.support.answers import corpus
+
+OPENAI, ANTHROPIC = PROTOCOLS["openai"], PROTOCOLS["anthropic"]
 
 
 def workflow_with(*tools: Any, **fields: Any) -> Workflow:
@@ -43,6 +46,10 @@ def test_a_tool_of_the_provider_is_stored_as_it_was_given() -> None:
         ({"server": "web_search", "max_use": 1}, "", "did you mean 'max_uses'"),
         ({"server": "web_search", "citations": True}, "", "has the key 'citations'"),
         ({"server": "web_fetch", "search_context_size": "low"}, "", "search_context_size"),
+        ({"server": "code_execution", "memory": "2g"}, ".memory", "give one of '1g', '4g'"),
+        ({"server": "code_execution", "allowed_domains": ["a.b"]}, "", "'allowed_domains'"),
+        ({"server": "web_search", "memory": "1g"}, "", "has the key 'memory'"),
+        ({"server": "code_interpreter"}, ".server", "'web_fetch', 'code_execution'"),
         ({"server": "web_search", "max_uses": 0}, ".max_uses", "is 0: give a whole number"),
         ({"server": "web_search", "max_uses": True}, ".max_uses", "whole number"),
         ({"server": "web_search", "max_result_tokens": 5}, ".max_result_tokens", "from 1,000"),
@@ -79,8 +86,24 @@ def test_uses_of_all_tools_are_added() -> None:
         {"server": "web_fetch", "max_uses": 2, "max_result_tokens": 5_000},
     ]
 
-    assert uses_of(tools) == ServerUses(searches=3, uses=5, result_tokens=40_000)
-    assert uses_of(["fetch_page"]) == ServerUses()
+    assert uses_of(tools, ANTHROPIC, 300) == ServerUses(searches=3, uses=5, result_tokens=40_000)
+    assert uses_of(["fetch_page"], ANTHROPIC, 300) == ServerUses()
+
+
+def test_programs_count_as_the_provider_limits_them() -> None:
+    program = {"server": "code_execution", "max_uses": 3, "memory": "4g"}
+    search = {"server": "web_search", "max_uses": 2, "max_result_tokens": 10_000}
+
+    at_openai = uses_of([program, search], OPENAI, 300)
+    at_anthropic = uses_of([{"server": "code_execution"}, search], ANTHROPIC, 300)
+
+    # OpenAI limits all uses together, so each of them may be the more expensive one.
+    assert (at_openai.searches, at_openai.uses, at_openai.result_tokens) == (5, 5, 50_000)
+    assert at_openai.container_seconds == 5 * 4 * 26 * 60
+    # Anthropic takes no limit for programs, and pauses after ten rounds.
+    assert (at_anthropic.searches, at_anthropic.uses) == (2, 12)
+    assert at_anthropic.result_tokens == 10 * 5000 + 2 * 10_000
+    assert at_anthropic.container_seconds == 11 * 60
 
 
 @given(
@@ -117,6 +140,19 @@ def test_the_bound_with_its_defaults_covers_every_recorded_answer() -> None:
     for one in searched:
         assert one.usage is not None
         tool = {"server": "web_search", "max_uses": one.usage.web_searches}
-        bound = uses_of([tool]).prompt_tokens(100, one.usage.output_tokens, None)
+        bound = uses_of([tool], ANTHROPIC, 300).prompt_tokens(100, one.usage.output_tokens, None)
         assert bound >= one.usage.prompt_tokens, one.name
     assert len(searched) > 10
+
+
+def test_the_bound_with_its_defaults_covers_every_recorded_program() -> None:
+    ran = [one for one in corpus() if one.expect.get("containers")]
+
+    for one in ran:
+        assert one.usage is not None
+        protocol = ANTHROPIC if one.protocol == "anthropic" else OPENAI
+        bound = uses_of([{"server": "code_execution"}], protocol, 300)
+        prompt = 5000  # the instructions of the provider are 2,000 to 4,000 tokens
+        most = bound.prompt_tokens(prompt, one.usage.output_tokens, None)
+        assert most >= one.usage.prompt_tokens, one.name
+    assert len(ran) > 8

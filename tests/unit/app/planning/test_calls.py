@@ -235,3 +235,69 @@ def test_a_search_without_a_fee_has_no_plan() -> None:
     )
     planner = CallPlanner(Pricing(prices), default_max_tokens=100)
     assert planner.plan(agent(tools=[{"server": "web_search"}]), []).worst_usd > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "entry", "containers_usd"),
+    [
+        # 11 minutes: the timeout, a minute for a busy process, and 5 minutes of idle time.
+        ("claude-haiku-4-5", {}, Decimal("0.05") * 11 / 60),
+        # 26 minutes of each container, of which each use may have made one.
+        ("gpt-5.4-mini", {"max_uses": 3}, Decimal("0.09") * 3 * 26 / 60),
+        ("gpt-5.4-mini", {"max_uses": 3, "memory": "16g"}, Decimal("0.09") * 16 * 3 * 26 / 60),
+    ],
+)
+def test_a_hold_counts_the_longest_time_of_the_containers(
+    model: str, entry: dict[str, Any], containers_usd: Decimal
+) -> None:
+    asked = agent(
+        llm_config={"model": model, "max_tokens": 500},
+        tools=[{"server": "code_execution", **entry}],
+        timeout=300.0,
+    )
+    free = CostConfig(model_prices={model: [{"input": 1, "output": 5, "container_hours": 0}]})
+    paid = CostConfig(
+        model_prices={
+            model: [
+                {"input": 1, "output": 5, "container_hours": 0.05 if "claude" in model else 0.09}
+            ]
+        }
+    )
+    messages = [{"role": "user", "content": "x"}]
+
+    fee_usd = PLANNER.plan(asked, messages).price.containers_usd(
+        PLANNER.plan(asked, messages).server_uses.container_seconds
+    )
+    worst_usd, without_fee_usd = (
+        CallPlanner(Pricing(prices), default_max_tokens=4096).plan(asked, messages).worst_usd
+        for prices in (paid, free)
+    )
+
+    assert fee_usd == pytest.approx(containers_usd)
+    assert worst_usd - without_fee_usd == fee_usd
+
+
+def test_the_reads_of_programs_are_held_as_those_of_searches() -> None:
+    def held(model: str, **entry: Any) -> int:
+        tools = [{"server": "code_execution", **entry}]
+        config = {"model": model, "max_tokens": 500}
+        plan = PLANNER.plan(
+            agent(llm_config=config, tools=tools), [{"role": "user", "content": "x"}], tools
+        )
+        return plan.server_uses.prompt_tokens(plan.bound_tokens, 500, plan.context_window)
+
+    prompt = held("gpt-5.4-mini", max_uses=1) - 2 * (500 + 5000)
+
+    # The prompt, and three reads of it with the answer and two outputs of 5,000 tokens.
+    assert held("gpt-5.4-mini", max_uses=2) == pytest.approx(prompt * 4 / 3 + 3 * 10_500, rel=0.01)
+    assert held("claude-haiku-4-5") > 11 * 50_000
+    assert held("claude-haiku-4-5", max_result_tokens=1_000_000) > 11 * 200_000
+
+
+def test_an_unpriced_container_is_no_plan() -> None:
+    prices = CostConfig(model_costs={"m": {"input": 0.001, "output": 0.002}})
+    planner = CallPlanner(Pricing(prices), default_max_tokens=100)
+    config = {"model": "m", "provider": "openai"}
+
+    with pytest.raises(UnknownModel, match="no fee for containers"):
+        planner.plan(agent(llm_config=config, tools=[{"server": "code_execution"}]), [])

@@ -42,7 +42,7 @@ def server_tool(tool: Mapping[str, Any], model: str) -> tuple[str, int] | None:
 
 
 def has_free_containers(tools: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether containers cost nothing, because the newest web tools are beside them."""
+    """Return whether containers cost nothing, because the request also has the newest web tools."""
     found = (_TYPE.fullmatch(str(tool.get("type"))) for tool in tools)
     return any(
         each and each[1] != "code_execution" and each[2] >= _FIRST_FOR_PROGRAMS for each in found

@@ -193,7 +193,7 @@ class Usage:
 class Answer:
     """All data of a successful response; `created` is a Unix time in seconds.
 
-    `container` is the id of the container in which programs ran, or None.
+    `container` is the id of the container in which programs ran; None without a container.
     """
 
     id: str

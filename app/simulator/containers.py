@@ -1,8 +1,8 @@
-"""The containers of the simulated providers, and the time of them that is billed.
+"""The containers of the simulated providers, and the billed time of the containers.
 
-The time is that of the simulator's own clock. A container is billed from its first use until it has
-been idle for its provider's idle time, the most that the providers' pages allow. So the application
-may book more than this ledger, but never less.
+The simulator's own clock measures this time. A container is billed from its first use until the
+container has been idle for the provider's idle time. The providers' pages allow no longer idle
+time. So the application may book more than this ledger, but never less.
 """
 
 import math
@@ -21,7 +21,7 @@ _PREFIXES = {"openai": "cntr_", "anthropic": "container_"}
 
 @dataclass(slots=True)
 class Container:
-    """A container; `billed_until_s` is the time until which earlier requests have paid for it."""
+    """A container; until `billed_until_s`, earlier requests have paid for the container."""
 
     id: str
     provider: str
@@ -39,7 +39,7 @@ class ContainerUse:
     billed: bool
 
     def seconds(self) -> int:
-        """Return the seconds that the request is billed for, and keep the container ready."""
+        """Return the seconds for which the request is billed; keep the container ready."""
         now_s, container = time.monotonic(), self.container
         until_s = now_s + IDLE_S[container.provider]
         since_s = max(self.started_s, container.billed_until_s)
@@ -55,13 +55,13 @@ class Containers:
         self._known: dict[str, Container] = {}
 
     def use(self, request: ChatRequest, request_id: str, *, runs: bool) -> ContainerUse | None:
-        """Return the container of a request, or None if the request needs none.
+        """Return the container of a request, or None if the request needs no container.
 
-        OpenAI makes a container for each request that may run programs, although none runs.
+        OpenAI makes a container for each request that may run programs, even if no program runs.
 
         Args:
             request: the request.
-            request_id: id of the request, from which the id of a new container is made.
+            request_id: id of the request; the id of a new container is made from this id.
             runs: whether a program runs.
 
         Raises:

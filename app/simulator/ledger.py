@@ -41,8 +41,9 @@ class Record:
         cache_write_tokens: input tokens that were written to the prompt cache.
         output_tokens: output tokens that have been sent so far, including reasoning tokens.
         web_searches: searches of the web that brought a result.
-        container: id of the container in which programs ran, or might have run, or None.
-        container_seconds: seconds for which this request pays for its container, multiplied by the
+        container: id of the container in which programs ran or might have run; None without a
+            container.
+        container_seconds: seconds of the container that this request pays, multiplied by the
             container's gigabytes.
         prompt: the first 80 characters of the last user text.
         prompt_hash: hash of all system and user texts.

@@ -331,7 +331,7 @@ def _clean(text: str, api_key: str | None) -> str:
     # A placeholder key, such as "x" for a local server, is no secret, and may occur in any word.
     if api_key and len(api_key) >= MIN_SECRET_CHARS:
         text = text.replace(api_key, "[key]")
-    text = without_learned(text)
+    text = without_learned(text.encode("utf-8", "replace").decode())
     text = " ".join(_SECRET.sub("[key]", text[: 4 * MAX_MESSAGE_CHARS]).split())
     return text if len(text) <= MAX_MESSAGE_CHARS else f"{text[:MAX_MESSAGE_CHARS]}..."
 

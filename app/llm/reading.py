@@ -13,7 +13,7 @@ import structlog
 from app.domain.usage import Partial, served_by
 from app.errors import BadRequest, ProviderError, ServerFailure
 from app.llm.answers import Answer
-from app.llm.base import LLMResponse
+from app.llm.base import LLMResponse, ToolCall
 from app.llm.call_ids import unique
 from app.llm.errors import from_answer, reports_failure
 from app.llm.finish import Finish, failure_of, finish_of
@@ -21,7 +21,7 @@ from app.llm.headers import limit_headers, request_id
 from app.llm.request import Request
 from app.llm.streams import Assembly
 from app.llm.usage import Counts
-from app.llm.wire import PROTOCOL_ERRORS, name_of, read_json, storable
+from app.llm.wire import PROTOCOL_ERRORS, legible, name_of, read_json, storable
 
 if TYPE_CHECKING:
     import httpx2
@@ -68,10 +68,16 @@ class AnswerReader:
         self._read = read
         self._hides = hides
 
-    def whole(self, response: "httpx2.Response", request: Request) -> LLMResponse:
-        """Read an answer that was not streamed."""
+    def whole(self, content: bytes, response: "httpx2.Response", request: Request) -> LLMResponse:
+        """Read an answer that is one document.
+
+        Args:
+            content: The body of the answer.
+            response: The HTTP response.
+            request: The request.
+        """
         try:
-            answer = read_json(response.content)
+            answer = read_json(content)
         except PROTOCOL_ERRORS as error:
             raise self.not_the_protocol(response, "not JSON") from error
         found = self._understood(answer, response)
@@ -169,19 +175,19 @@ class AnswerReader:
                 )
             raise failure
         facts = {
-            "refusal": answer.refusal,
+            "refusal": legible(answer.refusal),
             **told,
             "original": answer.original and {"by": self._origin, "message": answer.original},
             "usage_missing": not counts.whole or None,
             "prompt_counted": (counts.prompt and not counts.output) or None,
         }
         return LLMResponse(
-            content=answer.text,
+            content=legible(answer.text),
             model=model,
             input_tokens=usage.prompt_tokens,
             output_tokens=usage.output_tokens,
             finish_reason=_finish(finish, answer),
-            tool_calls=unique(answer.calls) or None,
+            tool_calls=unique(list(map(_legible, answer.calls))) or None,
             usage=usage,
             raw_usage=raw_usage,
             request_id=request_id(response.headers),
@@ -220,6 +226,10 @@ class AnswerReader:
             request_id=request_id(response.headers),
             headers=limit_headers(response.headers),
         )
+
+
+def _legible(call: ToolCall) -> ToolCall:
+    return replace(call, name=legible(call.name), arguments=legible(call.arguments))
 
 
 def _finish(finish: Finish, answer: Answer) -> Finish:

@@ -1,4 +1,4 @@
-"""Streamed answers: reads the SDK's events and builds the answer from its pieces.
+"""Streamed answers: reads the events and builds the answer from their pieces.
 
 The result has the form of a whole answer, so that the same code reads streamed and whole answers.
 If an answer breaks off, the tokens of its first part are counted, because the provider bills them.
@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app.domain.usage import Partial, Usage, served_by
 from app.llm.errors import reports_failure
@@ -19,14 +19,12 @@ from app.llm.wire import (
     PROTOCOL_ERRORS,
     ErrorEvent,
     NotTheProtocol,
-    ends_in_half,
     joined,
+    legible,
     name_of,
+    split_begun,
     storable,
 )
-
-if TYPE_CHECKING:
-    import httpx2
 
 # A provider goes on generating tokens until it notices that the connection is closed. This is the
 # largest number of tokens that it has perhaps generated and that this process has not read: about
@@ -52,8 +50,8 @@ class Assembly(ABC):
     def __init__(self, *, hidden: bool) -> None:
         self._hidden = hidden
         self._output_tokens = 0
-        # The first half of a character whose second half has not arrived.
-        self._half = ""
+        # The first part of a character whose rest has not arrived.
+        self._begun = ""
         #: Whether the provider has begun to answer, so that it bills the prompt.
         self.begun = False
         #: Whether the last event of the answer has arrived.
@@ -137,13 +135,11 @@ class Assembly(ABC):
         return self._hidden
 
     def _shown(self, text: str) -> str:
-        """Return the text to show now; half a character waits for its other half."""
-        if not self._half and not ends_in_half(text):
+        """Return the text to show now; a part of a character waits for the rest."""
+        if text.isascii() and not self._begun:
             return text
-        text, self._half = joined([self._half, text]), ""
-        if ends_in_half(text):
-            text, self._half = text[:-1], text[-1]
-        return text
+        text, self._begun = split_begun(joined([self._begun, text]))
+        return str(legible(text))
 
     def _count(self, text: str) -> None:
         self._output_tokens += text_bytes(text)
@@ -240,8 +236,3 @@ class Reading:
             request_id=request_id(headers),
             headers=limit_headers(headers),
         )
-
-
-def is_event_stream(response: "httpx2.Response") -> bool:
-    """Return whether a response is a stream; a server that cannot stream sends plain JSON."""
-    return not response.headers.get("content-type", "").startswith("application/json")

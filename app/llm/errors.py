@@ -57,6 +57,8 @@ _CODES = (
     "error_type",
     "status",
 )
+# The fields in which Azure gives a code that is narrower than the error's own.
+_INNER = ("innererror", "inner_error", "innerError")
 _MESSAGES = (
     "message",
     "detail",
@@ -276,7 +278,9 @@ def _codes_of(level: Any, *, around: bool) -> list[str]:
         return []
     details = level.get("details")
     found = {"details": details.get("error_code") if isinstance(details, Mapping) else None}
+    inner = next((part for part in map(level.get, _INNER) if isinstance(part, Mapping)), {})
     found |= {name: level.get(name) for name in _CODES}
+    found["inner"] = inner.get("code")
     codes = ((name, _code(value)) for name, value in found.items())
     unsure = _AMBIGUOUS if around else ()
     return [code for name, code in codes if code and (name not in unsure or names_error(code))]

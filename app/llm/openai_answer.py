@@ -5,6 +5,7 @@ from typing import Any
 
 from app.llm.answers import Answer
 from app.llm.base import ToolCall
+from app.llm.filters import blocked_answer, blocked_prompt
 from app.llm.finish import finish_of
 from app.llm.models import generates_openly, openai_samples
 from app.llm.usage import openai_counts
@@ -38,17 +39,21 @@ def read_completion(answer: Mapping[str, Any]) -> Answer:
     choice = _choice(answer)
     message = choice["message"]
     calls = [_read_call(call) for call in _calls(message)]
-    text, refusal = without_thought(message), message.get("refusal")
+    text, refusal = without_thought(message), content_text(message.get("refusal") or None)
     raw_usage = usage_in(answer, choice)
+    counts = openai_counts(raw_usage, produced=bool(text or calls))
+    if not (text or calls) and (blocked := blocked_prompt(answer)):
+        refusal = refusal or blocked
+        counts = counts.without_output()
     return Answer(
         text=text,
         calls=calls,
         word=_word(choice),
         model=answer.get("model"),
-        counts=openai_counts(raw_usage, produced=bool(text or calls)),
+        counts=counts,
         raw_usage=raw_usage,
         original=_original(message),
-        refusal=content_text(refusal or None) or None,
+        refusal=refusal or blocked_answer(choice),
         error=error_in(answer.get("error")) or error_in(choice.get("error")),
         facts={"service_tier": answer.get("service_tier")},
         shown=message,
@@ -130,6 +135,8 @@ def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
             return {**choice, "message": message}
     reported = error_in(answer.get("error")) or error_in(choice.get("error"))
     counted = openai_counts(usage_in(answer), produced=False).prompt
+    if not reported and (blocked_prompt(answer) or blocked_answer(choice)):
+        return {**choice, "message": {}, "finish_reason": word or "content_filter"}
     if not (reported or counted or word):
         raise ValueError("an answer without a message")
     # Without a message, only an end that explains this is an end.

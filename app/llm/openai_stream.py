@@ -1,10 +1,12 @@
 """Builds a chat completion from the chunks of its stream."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from app.llm.errors import reports_failure
+from app.llm.filters import blocked_answer, blocked_prompt, verdicts_in
 from app.llm.finish import worse
 from app.llm.openai_answer import THOUGHT_END, THOUGHT_START, hides, is_thought, usage_in
 from app.llm.streams import Assembly
@@ -12,7 +14,10 @@ from app.llm.usage import Counts, openai_counts
 from app.llm.wire import content_text, error_in, grown, joined, write_json
 
 # Texts that are not pieces: each chunk repeats them.
-_REPEATED = frozenset({"role", "type", "id", "name", "format"})
+_REPEATED = frozenset({"role", "type", "id", "index", "name", "format"})
+# The fields that tell the elements of a list apart.
+_NAMING = ("type", "index", "id")
+_TEXT_TYPE = re.compile("text|think|reason|summary")
 
 
 class OpenAIAssembly(Assembly):
@@ -37,6 +42,9 @@ class OpenAIAssembly(Assembly):
         self._native: Any = None
         self._error: Any = None
         self._service_tier: Any = None
+        # What filters have said: of the prompt, and the last choice that they have blocked.
+        self._verdicts: dict[str, Any] = {}
+        self._blocked: dict[str, Any] = {}
         # Whether the last chunk had usage and no piece of the answer, and this usage.
         self._counted_last = False
         self._last_usage: Mapping[str, Any] = {}
@@ -58,6 +66,7 @@ class OpenAIAssembly(Assembly):
         self._counted_last, self._last_usage = bool(usage), usage
         self.model = event.get("model") or self.model
         self._service_tier = event.get("service_tier") or self._service_tier
+        self._verdicts |= verdicts_in(event)
         text = ""
         for choice in choices:
             if choice.get("index") in (None, 0, "0"):
@@ -68,12 +77,23 @@ class OpenAIAssembly(Assembly):
                 self._finish_reason = worse(self._finish_reason, choice.get("finish_reason"))
                 self._native = choice.get("native_finish_reason") or self._native
                 self._error = error_in(choice.get("error")) or self._error
-        self.complete = self._finish_reason is not None
+                if blocked_answer(choice):
+                    self._blocked = choice
+        # A filter may end an answer without a word for its end.
+        self.complete = bool(
+            self._finish_reason is not None or self._blocked or self._has_no_output
+        )
         self.final = self.final or (self.complete and self._counts_output(usage))
         return text
 
+    @property
+    def _has_no_output(self) -> bool:
+        """Whether a filter has blocked the prompt, so that the model generates nothing."""
+        return not self.has_output and blocked_prompt(self._verdicts) is not None
+
     def _counts_output(self, usage: Mapping[str, Any]) -> bool:
-        return bool(usage) and openai_counts(usage, produced=self.has_output).output
+        counted = bool(usage) and openai_counts(usage, produced=self.has_output).output
+        return counted or self._has_no_output
 
     def _delta_of(self, choice: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a piece of the answer; some servers send the whole message in one chunk."""
@@ -97,8 +117,10 @@ class OpenAIAssembly(Assembly):
             message["tool_calls"] = [call.whole() for call in self._calls]
         return {
             "model": self.model,
+            **self._verdicts,
             "choices": [
                 {
+                    **self._blocked,
                     "message": message,
                     "finish_reason": self._finish_reason,
                     "native_finish_reason": self._native,
@@ -114,7 +136,8 @@ class OpenAIAssembly(Assembly):
         return {"service_tier": self._service_tier}
 
     def _counts(self) -> Counts:
-        return openai_counts(self.raw_usage, produced=self.has_output)
+        counts = openai_counts(self.raw_usage, produced=self.has_output)
+        return counts.without_output() if self._has_no_output else counts
 
     def _add_delta(self, delta: Mapping[str, Any]) -> str:
         for name, piece in delta.items():
@@ -212,9 +235,11 @@ class _Call:
 def _continued(old: Any, new: Any) -> Any:
     """Join a part of a message with its next piece.
 
-    Texts are joined, objects are merged, and elements of lists with the same index, or of the same
-    type one after the other, are one element.
+    Texts are joined, objects are merged, and an element of a list continues an earlier element with
+    its index or id, or, if it has neither, the element just before it.
     """
+    if isinstance(new, list):
+        old = [] if old is None else old
     if old is None or new is None:
         return new if old is None else old
     if isinstance(old, str) and isinstance(new, str):
@@ -223,20 +248,44 @@ def _continued(old: Any, new: Any) -> Any:
         return {**old, **{key: _next(key, old.get(key), value) for key, value in new.items()}}
     if isinstance(old, list) and isinstance(new, list):
         elements = list(old)
-        for element in new:
-            if elements and _is_same(elements[-1], element):
-                elements[-1] = _continued(elements[-1], element)
-            else:
+        for position, element in enumerate(new):
+            place = _place_of(element, elements, is_first=position == 0)
+            if place is None:
                 elements.append(element)
+            else:
+                elements[place] = _continued(elements[place], element)
         return elements
     return new
 
 
 def _next(key: str, old: Any, new: Any) -> Any:
-    return (old or new) if key in _REPEATED else _continued(old, new)
+    if key in _REPEATED:
+        return new if old in (None, "") else old
+    return _continued(old, new)
 
 
-def _is_same(old: Any, new: Any) -> bool:
-    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
-        return False
-    return (old.get("index"), old.get("type")) == (new.get("index"), new.get("type"))
+def _place_of(element: Any, elements: list[Any], *, is_first: bool) -> int | None:
+    """Return the place of the element that an element of a chunk continues, or None.
+
+    Servers send the pieces of several elements in turns, so the index and the id decide.
+
+    Args:
+        element: The element.
+        elements: The elements so far.
+        is_first: Whether the element is the first one of its chunk.
+    """
+    if not isinstance(element, Mapping):
+        return None
+    places = list(range(len(elements)))
+    if element.get("index") is None and not element.get("id"):
+        # Only a text can go on without a name; two images are two images.
+        is_text = _TEXT_TYPE.search(str(element.get("type"))) is not None
+        places = places[-1:] if is_first and is_text else []
+    return next((place for place in reversed(places) if _is_same(elements[place], element)), None)
+
+
+def _is_same(old: Any, new: Mapping[str, Any]) -> bool:
+    """Return whether nothing tells two elements apart."""
+    return isinstance(old, Mapping) and all(
+        old.get(name) in (None, "") or new.get(name) in (None, "", old[name]) for name in _NAMING
+    )

@@ -43,8 +43,8 @@ class ResponsesAssembly(Assembly):
         super().__init__(hidden=hides(body))
         self._response: dict[str, Any] = {}
         self._items: dict[int, dict[str, Any]] = {}
-        # The pieces of each item's text, by the item's index and the name of the text.
-        self._pieces: dict[tuple[int, str], list[str]] = {}
+        # The pieces of each text, by the item's index, the name of the text, and its part's index.
+        self._pieces: dict[tuple[int, str, int], list[str]] = {}
         self._error: Mapping[str, Any] | None = None
         self._service_tier: Any = None
 
@@ -63,7 +63,7 @@ class ResponsesAssembly(Assembly):
             self._items[_index(event)] = dict(event["item"])
         elif kind in _DONE:
             name = _DONE[kind]
-            self._pieces.setdefault((_index(event), name), [text_of(event.get(name))])
+            self._pieces.setdefault(_text_place(event, name), [text_of(event.get(name))])
         elif kind in _DELTAS:
             return self._add_delta(event, _DELTAS[kind])
         return ""
@@ -73,7 +73,7 @@ class ResponsesAssembly(Assembly):
         answer = {"model": self.model, **self._response, "usage": self.raw_usage}
         if self._error is not None:
             answer = {"error": self._error} | {k: v for k, v in answer.items() if v is not None}
-        for index, name in self._pieces:  # a server that leaves out the beginnings of items
+        for index, name, _ in self._pieces:  # a server that leaves out the beginnings of items
             if name != "arguments":
                 self._items.setdefault(index, {"type": "message"})
         answer["output"] = answer.get("output") or [
@@ -116,13 +116,18 @@ class ResponsesAssembly(Assembly):
         piece = text_of(event.get("delta"))
         self._count(piece)
         if name:
-            self._pieces.setdefault((_index(event), name), []).append(piece)
+            self._pieces.setdefault(_text_place(event, name), []).append(piece)
         return self._shown(piece) if name == "text" else ""
 
     def _whole(self, index: int, item: dict[str, Any]) -> dict[str, Any]:
         """Return an item with its text; an item that was not reported as done has only pieces."""
         told = {
-            name: joined(self._pieces.get((index, name), ()))
+            name: joined(
+                piece
+                for place in sorted(self._pieces)
+                if place[:2] == (index, name)
+                for piece in self._pieces[place]
+            )
             for name in ("text", "refusal", "arguments")
         }
         if item.get("type") == "function_call" and not item.get("arguments"):
@@ -137,3 +142,8 @@ class ResponsesAssembly(Assembly):
 def _index(event: Mapping[str, Any]) -> int:
     """Return the place of an event's item; servers with only one item may leave it out."""
     return event.get("output_index") or 0
+
+
+def _text_place(event: Mapping[str, Any], name: str) -> tuple[int, str, int]:
+    """Return the place of an event's text; servers send the pieces of several texts in turns."""
+    return _index(event), name, event.get("content_index") or 0

@@ -71,6 +71,10 @@ class Counts:
         """Whether the provider has counted everything."""
         return self.prompt and self.output
 
+    def without_output(self) -> "Counts":
+        """Return the counts of an answer that is known to have no output."""
+        return self if self.total else replace(self, output=True)
+
     def plausible(self, *, prompt_bound: Callable[[], int], max_tokens: int) -> "Counts":
         """Return the counts without those that are too large for the request.
 

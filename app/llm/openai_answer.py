@@ -28,6 +28,8 @@ _TOLD = frozenset(
 )
 _TOLD_OF_CALL = frozenset({"id", "type", "index", "function"})
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
+#: The names of the usage, Google's own among them.
+USAGES = ("usage", "usageMetadata", "usage_metadata")
 
 
 def read_completion(answer: Mapping[str, Any]) -> Answer:
@@ -80,7 +82,7 @@ def usage_in(answer: Mapping[str, Any], choice: Any = None) -> Mapping[str, Any]
     places = (
         own.get("usage") if isinstance(own, dict) else None,
         choice.get("usage") if isinstance(choice, dict) else None,
-        answer.get("usage"),
+        *map(answer.get, USAGES),
     )
     found: Mapping[str, Any] = {}
     for usage in places:
@@ -146,11 +148,11 @@ def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     calls = message.get("tool_calls")
-    if isinstance(calls, dict):
+    if isinstance(calls, dict) and calls:
         return [calls]
     if not calls and isinstance(function := message.get("function_call"), dict):
         return [{"function": function}]  # the form before tools
-    return list(calls or ())
+    return [call for call in calls or () if call]
 
 
 def _read_call(call: Mapping[str, Any]) -> ToolCall:

@@ -3,12 +3,20 @@
 import json
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from app.llm.errors import reports_failure
 from app.llm.filters import blocked_answer, blocked_prompt, verdicts_in
 from app.llm.finish import worse
-from app.llm.openai_answer import THOUGHT_END, THOUGHT_START, hides, is_thought, usage_in
+from app.llm.openai_answer import (
+    THOUGHT_END,
+    THOUGHT_START,
+    USAGES,
+    hides,
+    is_thought,
+    usage_in,
+)
 from app.llm.streams import Assembly
 from app.llm.usage import Counts, openai_counts
 from app.llm.wire import content_text, error_in, grown, joined, write_json
@@ -23,9 +31,9 @@ _TEXT_TYPE = re.compile("text|think|reason|summary")
 class OpenAIAssembly(Assembly):
     """Builds a chat completion from the chunks of its stream.
 
-    The answer is complete with the chunk that has a finish reason, or with [DONE] if usage came
-    with the last chunk. A later chunk without choices has the usage. Some servers count while they
-    generate, and send the usage in every chunk.
+    The answer is complete with the chunk that has a finish reason, with usage in a chunk without
+    choices, or with [DONE] if usage came with the last chunk. A later chunk without choices has the
+    usage. Some servers count while they generate, and send the usage in every chunk.
 
     Args:
         body: Body of the request.
@@ -38,6 +46,8 @@ class OpenAIAssembly(Assembly):
         self._parts: dict[str, Any] = {}
         self._calls: list[_Call] = []
         self._by_index: dict[Any, _Call] = {}
+        # The index of the only choice, which is not 0 with every server.
+        self._index: Any = None
         self._finish_reason: Any = None
         self._native: Any = None
         self._error: Any = None
@@ -56,7 +66,7 @@ class OpenAIAssembly(Assembly):
         given = event.get("choices")
         choices = [choice for choice in given if choice] if isinstance(given, list) else []
         first = choices[0] if choices else {}
-        counted = event.get("usage") or "x_groq" in event or first.get("usage")
+        counted = any(map(event.get, USAGES)) or "x_groq" in event or first.get("usage")
         usage = usage_in(event, first) if counted else {}
         if reports_failure(event) and not choices and not usage:
             return ""
@@ -69,7 +79,7 @@ class OpenAIAssembly(Assembly):
         self._verdicts |= verdicts_in(event)
         text = ""
         for choice in choices:
-            if choice.get("index") in (None, 0, "0"):
+            if self._is_own(choice.get("index")):
                 had = self._output_tokens
                 text += self._add_delta(self._delta_of(choice))
                 # A count beside a piece of the answer is a running count.
@@ -80,11 +90,19 @@ class OpenAIAssembly(Assembly):
                 if blocked_answer(choice):
                     self._blocked = choice
         # A filter may end an answer without a word for its end.
-        self.complete = bool(
-            self._finish_reason is not None or self._blocked or self._has_no_output
-        )
+        ended = bool(self._blocked) or self._has_no_output
+        # Usage without a choice comes after the last choice, also where no word for the end came.
+        ended = ended or (self.has_output and not choices and self._counts_output(usage))
+        self.complete = self._finish_reason is not None or ended
+        self.ended = self.complete and bool(usage) and not choices
         self.final = self.final or (self.complete and self._counts_output(usage))
         return text
+
+    def _is_own(self, index: Any) -> bool:
+        """Return whether a choice is the one that was asked for, which is the first one."""
+        if self._index is None:
+            self._index = index
+        return index is None or str(index) == str(self._index)
 
     @property
     def _has_no_output(self) -> bool:
@@ -99,6 +117,8 @@ class OpenAIAssembly(Assembly):
         """Return a piece of the answer; some servers send the whole message in one chunk."""
         if "delta" in choice:
             return choice["delta"] or {}
+        if text := choice.get("text"):  # the form before chat completions
+            return {"content": text}
         return {} if self.has_output else choice.get("message") or {}
 
     def end(self) -> None:
@@ -143,9 +163,12 @@ class OpenAIAssembly(Assembly):
         for name, piece in delta.items():
             if name == "role":
                 continue
+            if name == "content" and isinstance(piece, int | float):
+                piece = content_text(piece)  # noqa: PLW2901 a number of a JSON answer
             if name == "tool_calls":
                 for part in [piece] if isinstance(piece, Mapping) else piece or ():
-                    self._add_call(part)
+                    if part:
+                        self._add_call(part)
             elif isinstance(piece, str):
                 # The model generated every text, also reasoning in a field of any name.
                 self._texts.setdefault(name, []).append(piece)
@@ -171,9 +194,8 @@ class OpenAIAssembly(Assembly):
         arguments = function.get("arguments")
         if arguments is not None and not isinstance(arguments, str):
             arguments = write_json(arguments)
-        if (name := function.get("name")) and not call.name:
-            call.name = name
-            self._count_call(name)
+        if name := function.get("name"):
+            self._count_call(call.add_name(name))
         if arguments:
             call.arguments.append(arguments)
             self._count(arguments)
@@ -184,24 +206,25 @@ class OpenAIAssembly(Assembly):
     def _call_of(self, part: Mapping[str, Any]) -> "_Call":
         """Return the call that a part belongs to; servers number their calls in many ways.
 
-        A part belongs to the call with its id. Otherwise it begins a new call if its index is new,
-        if it has another id than the call before it at this index, or, without ids, if that call is
-        whole and the part has a name.
+        A part belongs to the call with its id. Otherwise a part with a name begins a new call if
+        its index is new, if it has another id than the call before it at this index, or, without
+        ids, if that call is whole. A part without a name begins a call only at a new index, because
+        some servers give each part another id.
         """
-        index, id_ = part.get("index"), part.get("id")
+        index, id_ = _index_of(part), part.get("id")
         if id_:
             for known_call in self._calls:
                 if known_call.rest.get("id") == id_:
                     self._by_index[index] = known_call
                     return known_call
-        call = self._by_index.get(index)
-        if call is None and index is None and not id_ and self._calls:
+        function = part.get("function") or {}
+        name, call = function.get("name"), self._by_index.get(index)
+        if call is None and self._calls and not name and (index is None or not id_):
             call = self._calls[-1]
         if call is not None:
             known = call.rest.get("id")
-            function = part.get("function") or {}
-            again = not id_ and function.get("name") and function.get("arguments") and call.is_whole
-            if not again and not (id_ and known and id_ != known):
+            again = not id_ and name and function.get("arguments") and call.is_whole
+            if not again and not (id_ and known and id_ != known and name):
                 return call
         call = self._by_index[index] = _Call()
         self._calls.append(call)
@@ -219,17 +242,49 @@ class _Call:
     @property
     def is_whole(self) -> bool:
         """Whether the arguments so far are a whole JSON object."""
-        try:
-            return isinstance(json.loads("".join(self.arguments)), dict)
-        except ValueError:
-            return False
+        return _object("".join(self.arguments)) is not None
+
+    def add_name(self, name: str) -> str:
+        """Add a piece of the name; return what is new. Some servers repeat the name in each part.
+
+        The name is whole when the arguments begin.
+        """
+        if self.arguments or name == self.name:
+            return ""
+        new = name.removeprefix(self.name)  # some servers repeat what they have sent so far
+        self.name += new
+        return new
 
     def whole(self) -> dict[str, Any]:
         """Return the call in the form of an answer that is not streamed."""
+        return {**self.rest, "function": {"name": self.name, "arguments": self._arguments()}}
+
+    def _arguments(self) -> str:
+        """Return the arguments, which some servers send again, as a whole or with each piece."""
         pieces = self.arguments
         if len(pieces) > 1 and pieces[0].strip() == "{}":
             pieces = pieces[1:]  # some servers send empty arguments before the real ones
-        return {**self.rest, "function": {"name": self.name, "arguments": joined(pieces)}}
+        if len(pieces) < 2 or self.is_whole or _object(pieces[-1]) is None:  # noqa: PLR2004
+            return joined(pieces)
+        *before, last = pieces
+        grows = all(later.startswith(piece) for piece, later in pairwise(pieces))
+        repeats = _object(joined(before)) == _object(last)
+        return joined([last]) if grows or repeats else joined(pieces)
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """Return the JSON object that a text is, or None."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _index_of(part: Mapping[str, Any]) -> Any:
+    """Return the index of a part of a call; some servers write it as a text."""
+    index = part.get("index")
+    return int(index) if isinstance(index, str) and index.isdecimal() else index
 
 
 def _continued(old: Any, new: Any) -> Any:
@@ -259,6 +314,8 @@ def _continued(old: Any, new: Any) -> Any:
 
 
 def _next(key: str, old: Any, new: Any) -> Any:
+    if key == "signature" and new:  # it signs the whole text, so the last one holds
+        return new
     if key in _REPEATED:
         return new if old in (None, "") else old
     return _continued(old, new)

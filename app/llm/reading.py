@@ -5,6 +5,7 @@ All protocols share this code: it gets an ``Answer``, which a protocol's module 
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -229,7 +230,17 @@ class AnswerReader:
 
 
 def _legible(call: ToolCall) -> ToolCall:
-    return replace(call, name=legible(call.name), arguments=legible(call.arguments))
+    return replace(call, name=legible(call.name), arguments=_unquoted(legible(call.arguments)))
+
+
+def _unquoted(arguments: str) -> str:
+    """Return arguments that a server has written as JSON twice, so that they are an object."""
+    if arguments.lstrip().startswith('"'):
+        with suppress(*PROTOCOL_ERRORS):
+            text = read_json(arguments.encode("utf-8", "surrogatepass"))
+            if isinstance(read_json(text.encode("utf-8", "surrogatepass")), dict):
+                return str(text)
+    return arguments
 
 
 def _finish(finish: Finish, answer: Answer) -> Finish:

@@ -34,12 +34,12 @@ def read_response(answer: Mapping[str, Any]) -> Answer:
     raw_usage = usage if isinstance(usage, dict) else {}
     blocked = blocked_response(answer) or blocked_prompt(answer)
     told = error or answer.get("status") or "output_text" in answer or blocked
-    items = [] if "output" not in answer and told else items_in(answer)
+    items = [] if answer.get("output") is None and told else items_in(answer)
     text, calls = text_in(items) or _alone(answer), calls_in(items)
     return Answer(
         text=text,
         calls=calls,
-        word=_word(answer) or ("content_filter" if blocked else None),
+        word=_word(answer, blocked=blocked is not None),
         model=answer.get("model"),
         counts=responses_counts(raw_usage, produced=bool(text or calls)),
         raw_usage=raw_usage,
@@ -79,9 +79,11 @@ def _is_search(item: Mapping[str, Any]) -> bool:
     return is_call and kind not in _FREE_ACTIONS
 
 
-def _word(answer: Mapping[str, Any]) -> str | None:
+def _word(answer: Mapping[str, Any], *, blocked: bool) -> str | None:
     """Return the word for the end; a response that is not complete may have a reason for that."""
     status, details = answer.get("status"), answer.get("incomplete_details")
+    if blocked and status in (None, "completed", "incomplete"):
+        return "content_filter"
     if status is None or status == "completed":
         return None if status is None else "stop"
     reason = details.get("reason") if isinstance(details, dict) else None

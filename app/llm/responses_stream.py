@@ -11,6 +11,7 @@ from app.llm.wire import grown, joined, text_of
 _STARTS = frozenset({"response.created", "response.in_progress", "response.queued"})
 _ENDS = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
+    | {"response.done"}  # as in OpenAI's Codex
 )
 # For each type of delta of generated text: the field of the item's last part that has the text.
 _DELTAS = {
@@ -52,15 +53,17 @@ class ResponsesAssembly(Assembly):
         """See ``Assembly.add``."""
         kind = event.get("type")
         if kind in _STARTS or kind in _ENDS:
-            self._take(dict(event["response"]), kind)
+            self._take(dict(event.get("response") or {}), kind)
         elif kind == "error":
             # The response that failed may still follow, with its usage.
             inner = event.get("error")
             self._error, self.complete = inner if isinstance(inner, Mapping) else event, True
         elif kind == "response.output_item.added":
-            self._start_item(_index(event), dict(event["item"]))
+            if item := event.get("item"):
+                self._start_item(_index(event), dict(item))
         elif kind == "response.output_item.done":
-            self._items[_index(event)] = dict(event["item"])
+            if item := event.get("item"):
+                self._items[_index(event)] = dict(item)
         elif kind in _DONE:
             name = _DONE[kind]
             self._pieces.setdefault(_text_place(event, name), [text_of(event.get(name))])
@@ -74,8 +77,8 @@ class ResponsesAssembly(Assembly):
         if self._error is not None:
             answer = {"error": self._error} | {k: v for k, v in answer.items() if v is not None}
         for index, name, _ in self._pieces:  # a server that leaves out the beginnings of items
-            if name != "arguments":
-                self._items.setdefault(index, {"type": "message"})
+            kind = "function_call" if name == "arguments" else "message"
+            self._items.setdefault(index, {"type": kind})
         answer["output"] = answer.get("output") or [
             self._whole(index, item) for index, item in sorted(self._items.items())
         ]
@@ -100,9 +103,13 @@ class ResponsesAssembly(Assembly):
             self.raw_usage = grown(self.raw_usage, usage)
         if kind in _ENDS:
             status = kind.removeprefix("response.")
-            if status != "completed" and response.get("status") in (None, "completed"):
+            if status not in ("completed", "done") and response.get("status") in (
+                None,
+                "completed",
+            ):
                 response["status"] = status
             self._response, self.complete, self.final = response, True, True
+            self.ended = True
 
     def _start_item(self, index: int, item: dict[str, Any]) -> None:
         self._items[index] = item

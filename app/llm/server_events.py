@@ -12,6 +12,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.llm.errors import reports_failure
 from app.llm.wire import BOM, PROTOCOL_ERRORS, NotTheProtocol, read_json
 
 #: Seconds in which the rest of a stream is read after its end, so that its connection can be used
@@ -25,10 +26,13 @@ _OPENINGS = (b"{", b"[")
 _DOCUMENTS = re.compile(rb"\s*\{[^\r\n]*\}\s*[\r\n]\s*\{")
 # The first line of a stream: a comment, or one of the fields.
 _FIRST_LINE = re.compile(rb"(?:data|event|id|retry)?:")
-# Signs of life that some servers send as events and not as comments.
+# Signs of life that some servers send as events and not as comments, some of them with the time.
 _SIGN_OF_LIFE = re.compile(
-    rb"[\s:]*(?:ping|pong|heartbeat|keep[-_ ]?alive)\b.{0,40}", re.IGNORECASE
+    rb"[\s:]*(?:(?:ping|pong|heartbeat|keep[-_ ]?alive)\b|\d{4}-\d\d-\d\d[ T]).{0,40}",
+    re.IGNORECASE,
 )
+# A failure that is told as a text.
+_FAILURE = re.compile(rb"(?:internal (?:server )?)?error\b", re.IGNORECASE)
 # A start that is longer than this, and still blank, is not looked at any further.
 _MOST_BLANK = 100_000
 
@@ -138,16 +142,25 @@ class _Event:
         try:
             value = read_json(data)
         except PROTOCOL_ERRORS as error:
-            if self.name == b"error":
-                return {"error": data.decode("utf-8", "replace")}
-            # An event in which the stream broke off has not come at all.
-            if self.cut or _SIGN_OF_LIFE.fullmatch(self.name) or _SIGN_OF_LIFE.fullmatch(data):
-                return None
-            raise NotTheProtocol(f"an event is not JSON: {error}") from error
+            return self._other_than_json(data, error)
         if self.name == b"error" and not (isinstance(value, dict) and value.get("type") == "error"):
             inner = value.get("error") if isinstance(value, dict) else None
             return {"error": inner or value}
         return value
+
+    def _other_than_json(self, data: bytes, problem: Exception) -> Any:
+        """Return the value of data that is no document."""
+        if self.name == b"error" or _FAILURE.match(data):
+            return {"error": data.decode("utf-8", "replace")}
+        with contextlib.suppress(*PROTOCOL_ERRORS):
+            # A gateway that lost its server reports it in the middle of that server's event.
+            last = read_json(self.data[-1])
+            if reports_failure(last):
+                return last
+        # An event in which the stream broke off has not come at all.
+        if self.cut or _SIGN_OF_LIFE.fullmatch(self.name) or _SIGN_OF_LIFE.fullmatch(data):
+            return None
+        raise NotTheProtocol(f"an event is not JSON: {problem}") from problem
 
 
 async def _events(lines: AsyncIterable[bytes]) -> AsyncIterator[_Event]:

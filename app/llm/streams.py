@@ -4,6 +4,7 @@ The result has the form of a whole answer, so that the same code reads streamed 
 If an answer breaks off, the tokens of its first part are counted, because the provider bills them.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Mapping
 from contextlib import suppress
@@ -30,6 +31,9 @@ from app.llm.wire import (
 # largest number of tokens that it has perhaps generated and that this process has not read: about
 # 100 tokens a second, for 0.6 s of network delay and of pieces in buffers.
 _UNSEEN_TOKENS = 64
+#: Seconds without an event after which a stream is over that a server does not close: after its
+#: last event, and after the word for its end, which some servers send in each event.
+LINGER_S, LINGER_AFTER_WORD_S = 1.0, 60.0
 
 
 class ListenerFailed(Exception):
@@ -56,6 +60,8 @@ class Assembly(ABC):
         self.begun = False
         #: Whether the last event of the answer has arrived.
         self.complete = False
+        #: Whether no further part of the answer can come.
+        self.ended = False
         #: Whether ``raw_usage`` came at the end of the answer, so that it can be the final usage.
         self.final = False
         #: The provider's own usage, with the fields that have arrived so far.
@@ -182,12 +188,29 @@ class Reading:
             ListenerFailed: If ``on_text`` raises.
             Exception: Any exception of the SDK.
         """
-        async for event in events:
+        iterator = aiter(events)
+        while True:
+            try:
+                async with asyncio.timeout(self._patience_s):
+                    event = await anext(iterator)
+            except StopAsyncIteration:
+                break
+            except TimeoutError:
+                if self._patience_s is None:
+                    raise
+                break
             if event is None:
                 self.assembly.end()
             elif isinstance(event, Mapping):
                 self._take(event)
         self.over = True
+
+    @property
+    def _patience_s(self) -> float | None:
+        """Seconds to wait for the next event; None means that only the request's deadline ends."""
+        if self.assembly.ended:
+            return LINGER_S
+        return LINGER_AFTER_WORD_S if self.assembly.complete else None
 
     def _take(self, event: Mapping[str, Any]) -> None:
         if self.assembly.reports_failure(event):

@@ -77,6 +77,8 @@ _NO_CODES = frozenset({"", "0", "200", "ok", "success", "error", "failed", "none
 _OF_PROTOCOL = frozenset(
     {"choices", "content", "output", "delta", "content_block", "response", "item", "usage", "type"}
 )
+# Fields of a message of a model, which is no message of an error.
+_OF_MESSAGE = frozenset({"role", "content", "stop_reason", "usage"})
 _CONTENT = ("choices", "content", "output", "delta", "content_block")
 _DEEPEST = 5
 _BAD_URL = frozenset({"InvalidURL", "UnsupportedProtocol"})
@@ -255,7 +257,8 @@ def _inner(level: Mapping[str, Any]) -> Any:
         return None
     # Lists of single mistakes, and gateways that pass on an error as their message.
     nested = (level.get(name) for name in ("errors", "detail", "message"))
-    return next((n for n in nested if isinstance(n, Mapping | list) and not _is_void(n)), None)
+    found = (n for n in nested if isinstance(n, Mapping | list) and not _is_void(n))
+    return next((n for n in found if isinstance(n, list) or not _OF_MESSAGE & n.keys()), None)
 
 
 def _read(levels: list[Any]) -> tuple[str, list[str]]:

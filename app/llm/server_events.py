@@ -26,6 +26,8 @@ _OPENINGS = (b"{", b"[")
 _DOCUMENTS = re.compile(rb"\s*\{[^\r\n]*\}\s*[\r\n]\s*\{")
 # The first line of a stream: a comment, or one of the fields.
 _FIRST_LINE = re.compile(rb"(?:data|event|id|retry)?:")
+# The names of events that are also the type in their data, which some servers leave out there.
+_TYPE = re.compile(rb"(?:message|content_block)_[a-z]+|response\.[a-z_.]+")
 # Signs of life that some servers send as events and not as comments, some of them with the time.
 _SIGN_OF_LIFE = re.compile(
     rb"[\s:]*(?:(?:ping|pong|heartbeat|keep[-_ ]?alive)\b|\d{4}-\d\d-\d\d[ T]).{0,40}",
@@ -146,6 +148,8 @@ class _Event:
         if self.name == b"error" and not (isinstance(value, dict) and value.get("type") == "error"):
             inner = value.get("error") if isinstance(value, dict) else None
             return {"error": inner or value}
+        if isinstance(value, dict) and "type" not in value and _TYPE.fullmatch(self.name):
+            return {"type": self.name.decode(), **value}
         return value
 
     def _other_than_json(self, data: bytes, problem: Exception) -> Any:

@@ -55,7 +55,7 @@ class Assembly(ABC):
         self._hidden = hidden
         self._output_tokens = 0
         # The first part of a character whose rest has not arrived.
-        self._begun = ""
+        self._cut = ""
         #: Whether the provider has begun to answer, so that it bills the prompt.
         self.begun = False
         #: Whether the last event of the answer has arrived.
@@ -99,8 +99,12 @@ class Assembly(ABC):
             Exception: One of ``PROTOCOL_ERRORS``, if the event does not follow the protocol.
         """
 
-    def end(self) -> None:  # noqa: B027 most protocols have an event of their own for the end
-        """Take note that the stream has ended with [DONE]."""
+    def end(self, *, said: bool) -> None:  # noqa: B027 most protocols have an event for the end
+        """Take note that the stream has ended.
+
+        Args:
+            said: Whether it has ended with [DONE].
+        """
 
     def reports_failure(self, event: Mapping[str, Any]) -> bool:
         """Return whether an event is a failure, after which no answer can come."""
@@ -142,9 +146,9 @@ class Assembly(ABC):
 
     def _shown(self, text: str) -> str:
         """Return the text to show now; a part of a character waits for the rest."""
-        if text.isascii() and not self._begun:
+        if text.isascii() and not self._cut:
             return text
-        text, self._begun = split_begun(joined([self._begun, text]))
+        text, self._cut = split_begun(joined([self._cut, text]))
         return str(legible(text))
 
     def _count(self, text: str) -> None:
@@ -188,25 +192,26 @@ class Reading:
             ListenerFailed: If ``on_text`` raises.
             Exception: Any exception of the SDK.
         """
-        iterator = aiter(events)
+        iterator, said = aiter(events), False
         while True:
             try:
-                async with asyncio.timeout(self._patience_s):
+                async with asyncio.timeout(self._max_wait_s):
                     event = await anext(iterator)
             except StopAsyncIteration:
                 break
             except TimeoutError:
-                if self._patience_s is None:
+                if self._max_wait_s is None:
                     raise
                 break
             if event is None:
-                self.assembly.end()
+                said = True
             elif isinstance(event, Mapping):
                 self._take(event)
+        self.assembly.end(said=said)
         self.over = True
 
     @property
-    def _patience_s(self) -> float | None:
+    def _max_wait_s(self) -> float | None:
         """Seconds to wait for the next event; None means that only the request's deadline ends."""
         if self.assembly.ended:
             return LINGER_S

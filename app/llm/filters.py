@@ -42,6 +42,8 @@ def blocked_prompt(document: Mapping[str, Any]) -> str | None:
 
 def blocked_answer(choice: Mapping[str, Any]) -> str | None:
     """Return the words for a choice whose text a filter has blocked, or None if none has."""
+    if not any(map(choice.get, _RESULTS)):  # every chunk of a stream passes here
+        return None
     return _words("answer", _filtered_in(choice))
 
 

@@ -71,7 +71,8 @@ class OpenAIAssembly(Assembly):
         self._counted_last, self._last_usage = bool(usage), usage
         self.model = event.get("model") or self.model
         self._service_tier = event.get("service_tier") or self._service_tier
-        self._verdicts |= verdicts_in(event)
+        if not self.has_output:
+            self._verdicts |= verdicts_in(event)
         text = ""
         for choice in choices:
             if self._is_own(choice.get("index")):

@@ -194,13 +194,17 @@ class Reading:
         """
         iterator, said = aiter(events), False
         while True:
+            max_wait_s = self._max_wait_s
             try:
-                async with asyncio.timeout(self._max_wait_s):
+                if max_wait_s is None:
                     event = await anext(iterator)
+                else:
+                    async with asyncio.timeout(max_wait_s):
+                        event = await anext(iterator)
             except StopAsyncIteration:
                 break
             except TimeoutError:
-                if self._max_wait_s is None:
+                if max_wait_s is None:
                     raise
                 break
             if event is None:

@@ -111,7 +111,7 @@ def _blocks(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return [{"type": "text", "text": content}]
     if not content and not answer.get("stop_reason") and not answer.get("error"):
         raise ValueError("an answer without content")
-    blocks = list(content or ())
+    blocks = [block for block in content or () if block]
     if not all(isinstance(block, dict) for block in blocks):
         raise TypeError("a block of the content is not an object")
     return blocks

@@ -51,20 +51,22 @@ class AnthropicAssembly(Assembly):
                 self.model = self._message.get("model")
                 self._add_usage(self._message.get("usage"))
             case "content_block_start":
-                return self._start_block(event["index"], dict(event["content_block"]))
+                return self._start_block(event.get("index"), dict(event["content_block"]))
             case "content_block_delta":
-                return self._add_delta(event["index"], event["delta"])
+                return self._add_delta(event.get("index"), event["delta"])
             case "content_block_stop":
-                self._finish_block(self._places.get(event["index"]))
+                self._finish_block(self._places.get(event.get("index")))
             case "message_delta":
                 word = self._message.get("stop_reason")
                 self._message |= event.get("delta") or {}
                 self._message["stop_reason"] = worse(word, self._message.get("stop_reason"))
+                # Some servers end the stream here, without the event for its end.
+                self.complete = bool(self._message["stop_reason"])
                 self._add_usage(event.get("usage"))
                 counts = anthropic_counts(event.get("usage"), produced=self.has_output)
                 self.final = self.final or bool(counts.output and self._message["stop_reason"])
             case "message_stop":
-                self.complete = bool(self._message.get("stop_reason"))
+                self.complete = self.ended = bool(self._message.get("stop_reason"))
         return ""
 
     def answer(self) -> dict[str, Any]:

@@ -40,10 +40,7 @@ BY_TYPE: dict[str, Kind] = {
     "accessdeniedexception": AuthenticationFailed,
     "authentication_error": AuthenticationFailed,
     "billing_error": QuotaExhausted,
-    "bio_policy": BadRequest,
-    "content_filter": BadRequest,
     "data_residency_mismatch": BadRequest,
-    "datainspectionfailed": BadRequest,
     "deadline_exceeded": ConnectionFailed,
     "engine_overloaded_error": Overloaded,
     "expiredtokenexception": AuthenticationFailed,
@@ -55,7 +52,6 @@ BY_TYPE: dict[str, Kind] = {
     "invalid_request_error": BadRequest,
     "invalidapikey": AuthenticationFailed,
     "invalidparameter": BadRequest,
-    "misalignment_policy_violation": BadRequest,
     "model_not_found": BadRequest,
     "modelnotreadyexception": Overloaded,
     "modeltimeoutexception": ConnectionFailed,
@@ -155,6 +151,28 @@ QUOTA_CODES = frozenset(
         "1309",  # Zhipu: the plan has expired
     }
 )
+# Codes of a request, or of its answer, that a filter has refused. Gateways pass them on with any
+# status, and a second request would be refused, too.
+REFUSAL_CODES = frozenset(
+    {
+        "bio_policy",
+        "content_filter",
+        "content_filtered",
+        "content_moderation",
+        "content_policy_violation",
+        "contentpolicyviolationerror",
+        "data_inspection_failed",
+        "datainspectionfailed",
+        "inputtextsensitivecontentdetected",
+        "misalignment_policy_violation",
+        "moderation_blocked",
+        "outputtextsensitivecontentdetected",
+        "prohibited_content",
+        "responsibleaipolicyviolation",
+        "sensitivecontentdetected",
+        "1301",  # Zhipu: the prompt or the answer is unsafe
+    }
+)
 # Some providers have no code for a used-up account, but say in these words that the
 # account is used up.
 _QUOTA_WORDS = re.compile(
@@ -245,6 +263,8 @@ def kind_of(
         return QuotaExhausted, status if known else _STATUS_OF[QuotaExhausted]
     if not may_pass and _means_account(status, text, known=known):
         return QuotaExhausted, status if known else _STATUS_OF[QuotaExhausted]
+    if REFUSAL_CODES.intersection(name.partition(".")[0] for name in names):
+        return BadRequest, status if known else _STATUS_OF[BadRequest]
     if not known and _LIMIT_WORDS.search(text):
         status = _STATUS_OF[RateLimited]
     if status in _CAPACITY_STATUSES and _lacks_capacity(names, text):
@@ -261,6 +281,7 @@ def names_error(code: str) -> bool:
         _named(name) is not None
         or name in QUOTA_CODES
         or name in CAPACITY_CODES
+        or name in REFUSAL_CODES
         or name.endswith(("error", "exception"))
         or _STATUS.fullmatch(name) is not None
     )

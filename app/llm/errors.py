@@ -57,6 +57,8 @@ _CODES = (
     "error_type",
     "status",
 )
+# The fields in which Azure gives a code that is narrower than the error's own.
+_INNER = ("innererror", "inner_error", "innerError")
 _MESSAGES = (
     "message",
     "detail",
@@ -75,6 +77,8 @@ _NO_CODES = frozenset({"", "0", "200", "ok", "success", "error", "failed", "none
 _OF_PROTOCOL = frozenset(
     {"choices", "content", "output", "delta", "content_block", "response", "item", "usage", "type"}
 )
+# Fields of a message of a model, which is no message of an error.
+_OF_MESSAGE = frozenset({"role", "content", "stop_reason", "usage"})
 _CONTENT = ("choices", "content", "output", "delta", "content_block")
 _DEEPEST = 5
 _BAD_URL = frozenset({"InvalidURL", "UnsupportedProtocol"})
@@ -255,7 +259,8 @@ def _inner(level: Mapping[str, Any]) -> Any:
     # Some errors have a list of single mistakes, and some gateways pass on an error as their
     # message.
     nested = (level.get(name) for name in ("errors", "detail", "message"))
-    return next((n for n in nested if isinstance(n, Mapping | list) and not _is_void(n)), None)
+    found = (n for n in nested if isinstance(n, Mapping | list) and not _is_void(n))
+    return next((n for n in found if isinstance(n, list) or not _OF_MESSAGE & n.keys()), None)
 
 
 def _read(levels: list[Any]) -> tuple[str, list[str]]:
@@ -278,7 +283,9 @@ def _codes_of(level: Any, *, around: bool) -> list[str]:
         return []
     details = level.get("details")
     found = {"details": details.get("error_code") if isinstance(details, Mapping) else None}
+    inner = next((part for part in map(level.get, _INNER) if isinstance(part, Mapping)), {})
     found |= {name: level.get(name) for name in _CODES}
+    found["inner"] = inner.get("code")
     codes = ((name, _code(value)) for name, value in found.items())
     unsure = _AMBIGUOUS if around else ()
     return [code for name, code in codes if code and (name not in unsure or names_error(code))]
@@ -333,7 +340,7 @@ def _clean(text: str, api_key: str | None) -> str:
     # A placeholder key, such as "x" for a local server, is no secret, and may occur in any word.
     if api_key and len(api_key) >= MIN_SECRET_CHARS:
         text = text.replace(api_key, "[key]")
-    text = without_learned(text)
+    text = without_learned(text.encode("utf-8", "replace").decode())
     text = " ".join(_SECRET.sub("[key]", text[: 4 * MAX_MESSAGE_CHARS]).split())
     return text if len(text) <= MAX_MESSAGE_CHARS else f"{text[:MAX_MESSAGE_CHARS]}..."
 

@@ -25,7 +25,8 @@ _WORDS: dict[Finish, tuple[str, ...]] = {
     ),
     "content_filter": (
         *("content_filter", "content_filtered", "refusal", "safety", "sensitive", "moderation"),
-        *("recitation", "blocklist", "prohibited_content", "spii", "image_safety"),
+        *("recitation", "blocklist", "prohibited_content", "spii", "image_safety", "language"),
+        *("image_prohibited_content", "image_recitation", "model_armor", "policy_violation"),
         *("guardrail_intervened", "guardrail", "error_toxic", "content_policy_violation"),
     ),
 }

@@ -5,6 +5,7 @@ from typing import Any
 
 from app.llm.answers import Answer
 from app.llm.base import ToolCall
+from app.llm.filters import blocked_answer, blocked_prompt
 from app.llm.finish import finish_of
 from app.llm.models import generates_openly, openai_samples
 from app.llm.usage import openai_counts
@@ -28,6 +29,8 @@ _TOLD = frozenset(
 )
 _TOLD_OF_CALL = frozenset({"id", "type", "index", "function"})
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
+#: The names of the usage, Google's own among them.
+USAGES = ("usage", "usageMetadata", "usage_metadata")
 
 
 def read_completion(answer: Mapping[str, Any]) -> Answer:
@@ -39,17 +42,21 @@ def read_completion(answer: Mapping[str, Any]) -> Answer:
     choice = _choice(answer)
     message = choice["message"]
     calls = [_read_call(call) for call in _calls(message)]
-    text, refusal = without_thought(message), message.get("refusal")
+    text, refusal = without_thought(message), content_text(message.get("refusal") or None)
     raw_usage = usage_in(answer, choice)
+    counts = openai_counts(raw_usage, produced=bool(text or calls))
+    if not (text or calls) and (blocked := blocked_prompt(answer)):
+        refusal = refusal or blocked
+        counts = counts.without_output()
     return Answer(
         text=text,
         calls=calls,
         word=_word(choice),
         model=answer.get("model"),
-        counts=openai_counts(raw_usage, produced=bool(text or calls)),
+        counts=counts,
         raw_usage=raw_usage,
         original=_original(message),
-        refusal=content_text(refusal or None) or None,
+        refusal=refusal or blocked_answer(choice),
         error=error_in(answer.get("error")) or error_in(choice.get("error")),
         facts={"service_tier": answer.get("service_tier")},
         shown=message,
@@ -76,7 +83,7 @@ def usage_in(answer: Mapping[str, Any], choice: Any = None) -> Mapping[str, Any]
     places = (
         own.get("usage") if isinstance(own, dict) else None,
         choice.get("usage") if isinstance(choice, dict) else None,
-        answer.get("usage"),
+        *map(answer.get, USAGES),
     )
     found: Mapping[str, Any] = {}
     for usage in places:
@@ -131,6 +138,8 @@ def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
             return {**choice, "message": message}
     reported = error_in(answer.get("error")) or error_in(choice.get("error"))
     counted = openai_counts(usage_in(answer), produced=False).prompt
+    if not reported and (blocked_prompt(answer) or blocked_answer(choice)):
+        return {**choice, "message": {}, "finish_reason": word or "content_filter"}
     if not (reported or counted or word):
         raise ValueError("an answer without a message")
     # If there is no message, the word for the end counts only if it explains why.
@@ -140,11 +149,11 @@ def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     calls = message.get("tool_calls")
-    if isinstance(calls, dict):
+    if isinstance(calls, dict) and calls:
         return [calls]
     if not calls and isinstance(function := message.get("function_call"), dict):
         return [{"function": function}]  # the form that is older than tools
-    return list(calls or ())
+    return [call for call in calls or () if call]
 
 
 def _read_call(call: Mapping[str, Any]) -> ToolCall:

@@ -1,26 +1,32 @@
 """Builds a chat completion from the chunks of its stream."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from app.llm.errors import reports_failure
+from app.llm.filters import blocked_answer, blocked_prompt, verdicts_in
 from app.llm.finish import worse
-from app.llm.openai_answer import THOUGHT_END, THOUGHT_START, hides, is_thought, usage_in
+from app.llm.openai_answer import (
+    THOUGHT_END,
+    THOUGHT_START,
+    USAGES,
+    hides,
+    is_thought,
+    usage_in,
+)
+from app.llm.openai_pieces import Call, continued, index_of, next_part
 from app.llm.streams import Assembly
 from app.llm.usage import Counts, openai_counts
 from app.llm.wire import content_text, error_in, grown, joined, write_json
-
-# Texts that are not pieces: each chunk repeats them.
-_REPEATED = frozenset({"role", "type", "id", "name", "format"})
 
 
 class OpenAIAssembly(Assembly):
     """Builds a chat completion from the chunks of its stream.
 
-    The answer is complete with the chunk that has a finish reason, or with [DONE] if usage came
-    with the last chunk. A later chunk without choices has the usage. Some servers count while they
-    generate, and send the usage in every chunk.
+    The answer is complete with the chunk that has a finish reason. Without one, it is complete at
+    the end of the stream if the last chunk had usage and no choice, or usage before [DONE]. A later
+    chunk without choices has the usage. Some servers count while they generate, and send the usage
+    in every chunk.
 
     Args:
         body: Body of the request.
@@ -31,14 +37,21 @@ class OpenAIAssembly(Assembly):
         # The pieces of each text of the message, by the text's name; and the message's other parts.
         self._texts: dict[str, list[str]] = {}
         self._parts: dict[str, Any] = {}
-        self._calls: list[_Call] = []
-        self._by_index: dict[Any, _Call] = {}
+        self._calls: list[Call] = []
+        self._by_index: dict[Any, Call] = {}
+        # The index of the only choice, which is not 0 with every server.
+        self._index: Any = None
         self._finish_reason: Any = None
         self._native: Any = None
         self._error: Any = None
         self._service_tier: Any = None
+        # The words of filters about the prompt, and the last choice that filters have blocked.
+        self._verdicts: dict[str, Any] = {}
+        self._blocked: dict[str, Any] = {}
         # Whether the last chunk had usage and no piece of the answer; and this chunk's usage.
         self._counted_last = False
+        # Whether the last chunk had usage and no choice, as only the last chunks have.
+        self._counted_alone = False
         self._last_usage: Mapping[str, Any] = {}
         # Whether the last piece of text was a thought in tags.
         self._in_thought = False
@@ -48,7 +61,7 @@ class OpenAIAssembly(Assembly):
         given = event.get("choices")
         choices = [choice for choice in given if choice] if isinstance(given, list) else []
         first = choices[0] if choices else {}
-        counted = event.get("usage") or "x_groq" in event or first.get("usage")
+        counted = any(map(event.get, USAGES)) or "x_groq" in event or first.get("usage")
         usage = usage_in(event, first) if counted else {}
         if reports_failure(event) and not choices and not usage:
             return ""
@@ -58,9 +71,11 @@ class OpenAIAssembly(Assembly):
         self._counted_last, self._last_usage = bool(usage), usage
         self.model = event.get("model") or self.model
         self._service_tier = event.get("service_tier") or self._service_tier
+        if not self.has_output:
+            self._verdicts |= verdicts_in(event)
         text = ""
         for choice in choices:
-            if choice.get("index") in (None, 0, "0"):
+            if self._is_own(choice.get("index")):
                 had = self._output_tokens
                 text += self._add_delta(self._delta_of(choice))
                 # A count beside a piece of the answer is a running count.
@@ -68,9 +83,24 @@ class OpenAIAssembly(Assembly):
                 self._finish_reason = worse(self._finish_reason, choice.get("finish_reason"))
                 self._native = choice.get("native_finish_reason") or self._native
                 self._error = error_in(choice.get("error")) or self._error
+                if blocked_answer(choice):
+                    self._blocked = choice
+        self._counted_alone = bool(usage) and not choices
         self.complete = self._finish_reason is not None
+        self.ended = self.complete and self._counted_alone
         self.final = self.final or (self.complete and self._counts_output(usage))
         return text
+
+    def _is_own(self, index: Any) -> bool:
+        """Return whether a choice is the one that was asked for, which is the first one."""
+        if self._index is None:
+            self._index = index
+        return index is None or str(index) == str(self._index)
+
+    @property
+    def _has_no_output(self) -> bool:
+        """Whether a filter has blocked the prompt, so that the model generates nothing."""
+        return not self.has_output and blocked_prompt(self._verdicts) is not None
 
     def _counts_output(self, usage: Mapping[str, Any]) -> bool:
         return bool(usage) and openai_counts(usage, produced=self.has_output).output
@@ -79,13 +109,19 @@ class OpenAIAssembly(Assembly):
         """Return a piece of the answer; some servers send the whole message in one chunk."""
         if "delta" in choice:
             return choice["delta"] or {}
+        if text := choice.get("text"):  # the form before chat completions
+            return {"content": text}
         return {} if self.has_output else choice.get("message") or {}
 
-    def end(self) -> None:
-        """See ``Assembly.end``."""
-        if self._counted_last:
+    def end(self, *, said: bool) -> None:
+        """See ``Assembly.end``; some servers, and some filters, give no word for the end."""
+        counted = self._counted_last if said else self._counted_alone and self.has_output
+        if counted:
             self.complete = True
             self.final = self.final or self._counts_output(self._last_usage)
+        if self._blocked or self._has_no_output:
+            self.complete = True
+            self.final = self.final or self._has_no_output
 
     def answer(self) -> dict[str, Any]:
         """See ``Assembly.answer``."""
@@ -97,8 +133,10 @@ class OpenAIAssembly(Assembly):
             message["tool_calls"] = [call.whole() for call in self._calls]
         return {
             "model": self.model,
+            **self._verdicts,
             "choices": [
                 {
+                    **self._blocked,
                     "message": message,
                     "finish_reason": self._finish_reason,
                     "native_finish_reason": self._native,
@@ -114,21 +152,25 @@ class OpenAIAssembly(Assembly):
         return {"service_tier": self._service_tier}
 
     def _counts(self) -> Counts:
-        return openai_counts(self.raw_usage, produced=self.has_output)
+        counts = openai_counts(self.raw_usage, produced=self.has_output)
+        return counts.without_output() if self._has_no_output else counts
 
     def _add_delta(self, delta: Mapping[str, Any]) -> str:
         for name, piece in delta.items():
             if name == "role":
                 continue
+            if name == "content" and isinstance(piece, int | float):
+                piece = content_text(piece)  # noqa: PLW2901 a number of a JSON answer
             if name == "tool_calls":
                 for part in [piece] if isinstance(piece, Mapping) else piece or ():
-                    self._add_call(part)
+                    if part:
+                        self._add_call(part)
             elif isinstance(piece, str):
                 # The model generated every text, also reasoning in a field of any name.
                 self._texts.setdefault(name, []).append(piece)
                 self._count(piece)
             elif piece:
-                self._parts[name] = _continued(self._parts.get(name), piece)
+                self._parts[name] = continued(self._parts.get(name), piece)
                 self._count(write_json(piece))
         return self._shown(self._without_thought(delta))
 
@@ -148,95 +190,39 @@ class OpenAIAssembly(Assembly):
         arguments = function.get("arguments")
         if arguments is not None and not isinstance(arguments, str):
             arguments = write_json(arguments)
-        if (name := function.get("name")) and not call.name:
-            call.name = name
-            self._count_call(name)
+        if name := function.get("name"):
+            self._count_call(call.add_name(name))
         if arguments:
             call.arguments.append(arguments)
             self._count(arguments)
         for key, value in part.items():
             if key not in ("index", "function") and value not in (None, ""):
-                call.rest[key] = _next(key, call.rest.get(key), value)
+                call.rest[key] = next_part(key, call.rest.get(key), value)
 
-    def _call_of(self, part: Mapping[str, Any]) -> "_Call":
+    def _call_of(self, part: Mapping[str, Any]) -> Call:
         """Return the call that a part belongs to; servers number their calls in many ways.
 
-        A part belongs to the call that has the part's id. Otherwise the part begins a new call if
-        its index is new, or if it has another id than the last call at its index. A part with a
-        name but without an id also begins a new call if the last call at its index is whole.
+        A part belongs to the call that has the part's id. Otherwise a part with a name begins a new
+        call if its index is new, or if it has another id than the last call at its index. A part
+        with a name but without an id also begins a new call if the last call at its index is whole.
+        A part without a name begins a new call only at a new index, because some servers give each
+        part another id.
         """
-        index, id_ = part.get("index"), part.get("id")
+        index, id_ = index_of(part), part.get("id")
         if id_:
             for known_call in self._calls:
                 if known_call.rest.get("id") == id_:
                     self._by_index[index] = known_call
                     return known_call
-        call = self._by_index.get(index)
-        if call is None and index is None and not id_ and self._calls:
+        function = part.get("function") or {}
+        name, call = function.get("name"), self._by_index.get(index)
+        if call is None and self._calls and not name and (index is None or not id_):
             call = self._calls[-1]
         if call is not None:
             known = call.rest.get("id")
-            function = part.get("function") or {}
-            again = not id_ and function.get("name") and function.get("arguments") and call.is_whole
-            if not again and not (id_ and known and id_ != known):
+            again = not id_ and name and function.get("arguments") and call.is_whole
+            if not again and not (id_ and known and id_ != known and name):
                 return call
-        call = self._by_index[index] = _Call()
+        call = self._by_index[index] = Call()
         self._calls.append(call)
         return call
-
-
-class _Call:
-    """A tool call of which some parts have arrived."""
-
-    def __init__(self) -> None:
-        self.name = ""
-        self.arguments: list[str] = []
-        self.rest: dict[str, Any] = {}
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the arguments so far are a whole JSON object."""
-        try:
-            return isinstance(json.loads("".join(self.arguments)), dict)
-        except ValueError:
-            return False
-
-    def whole(self) -> dict[str, Any]:
-        """Return the call in the form of an answer that is not streamed."""
-        pieces = self.arguments
-        if len(pieces) > 1 and pieces[0].strip() == "{}":
-            pieces = pieces[1:]  # some servers send empty arguments before the real ones
-        return {**self.rest, "function": {"name": self.name, "arguments": joined(pieces)}}
-
-
-def _continued(old: Any, new: Any) -> Any:
-    """Join a part of a message with its next piece.
-
-    Texts are joined, and objects are merged. Two elements of lists become one element if they have
-    the same index, or if they have the same type and stand one after the other.
-    """
-    if old is None or new is None:
-        return new if old is None else old
-    if isinstance(old, str) and isinstance(new, str):
-        return joined([old, new])
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return {**old, **{key: _next(key, old.get(key), value) for key, value in new.items()}}
-    if isinstance(old, list) and isinstance(new, list):
-        elements = list(old)
-        for element in new:
-            if elements and _is_same(elements[-1], element):
-                elements[-1] = _continued(elements[-1], element)
-            else:
-                elements.append(element)
-        return elements
-    return new
-
-
-def _next(key: str, old: Any, new: Any) -> Any:
-    return (old or new) if key in _REPEATED else _continued(old, new)
-
-
-def _is_same(old: Any, new: Any) -> bool:
-    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
-        return False
-    return (old.get("index"), old.get("type")) == (new.get("index"), new.get("type"))

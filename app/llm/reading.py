@@ -6,6 +6,7 @@ All protocols share this code: it gets an ``Answer``, which a protocol's module 
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import structlog
 from app.domain.usage import Partial, served_by
 from app.errors import BadRequest, ProviderError, ServerFailure
 from app.llm.answers import Answer
-from app.llm.base import LLMResponse
+from app.llm.base import LLMResponse, ToolCall
 from app.llm.call_ids import unique
 from app.llm.errors import from_answer, reports_failure
 from app.llm.finish import Finish, failure_of, finish_of
@@ -22,7 +23,7 @@ from app.llm.headers import limit_headers, request_id
 from app.llm.request import Request
 from app.llm.streams import Assembly
 from app.llm.usage import Counts
-from app.llm.wire import PROTOCOL_ERRORS, name_of, read_json, storable
+from app.llm.wire import PROTOCOL_ERRORS, legible, name_of, read_json, storable
 
 if TYPE_CHECKING:
     import httpx2
@@ -68,10 +69,16 @@ class AnswerReader:
         self._read = read
         self._hides = hides
 
-    def whole(self, response: "httpx2.Response", request: Request) -> LLMResponse:
-        """Read an answer that was not streamed."""
+    def whole(self, content: bytes, response: "httpx2.Response", request: Request) -> LLMResponse:
+        """Read an answer that is one document.
+
+        Args:
+            content: The body of the answer.
+            response: The HTTP response.
+            request: The request.
+        """
         try:
-            answer = read_json(response.content)
+            answer = read_json(content)
         except PROTOCOL_ERRORS as error:
             raise self.not_the_protocol(response, "not JSON") from error
         found = self._understood(answer, response)
@@ -173,19 +180,19 @@ class AnswerReader:
                 )
             raise failure
         facts = {
-            "refusal": answer.refusal,
+            "refusal": legible(answer.refusal),
             **told,
             "original": self._original(answer, request),
             "usage_missing": not counts.whole or None,
             "prompt_counted": (counts.prompt and not counts.output) or None,
         }
         return LLMResponse(
-            content=answer.text,
+            content=legible(answer.text),
             model=model,
             input_tokens=usage.prompt_tokens,
             output_tokens=usage.output_tokens,
             finish_reason=_finish(finish, answer),
-            tool_calls=unique(answer.calls) or None,
+            tool_calls=unique(list(map(_legible, answer.calls))) or None,
             usage=usage,
             raw_usage=raw_usage,
             request_id=request_id(response.headers),
@@ -243,6 +250,20 @@ def _container_seconds(answer: Answer, request: Request) -> int:
         return 0
     shown, ran = len(answer.containers), answer.ran_programs
     return request.programs.container_seconds(shown, ran=ran)
+
+
+def _legible(call: ToolCall) -> ToolCall:
+    return replace(call, name=legible(call.name), arguments=_unquoted(legible(call.arguments)))
+
+
+def _unquoted(arguments: str) -> str:
+    """Return arguments that a server has written as JSON twice, so that they are an object."""
+    if arguments.lstrip().startswith('"'):
+        with suppress(*PROTOCOL_ERRORS):
+            text = read_json(arguments.encode("utf-8", "surrogatepass"))
+            if isinstance(read_json(text.encode("utf-8", "surrogatepass")), dict):
+                return str(text)
+    return arguments
 
 
 def _finish(finish: Finish, answer: Answer) -> Finish:

@@ -5,6 +5,7 @@ from typing import Any
 
 from app.llm.answers import Answer
 from app.llm.citations import cited
+from app.llm.filters import blocked_prompt, blocked_response
 from app.llm.finish import finish_of
 from app.llm.models import generates_openly, openai_samples
 from app.llm.responses_items import (
@@ -33,18 +34,19 @@ def read_response(answer: Mapping[str, Any]) -> Answer:
     """
     error, usage = error_in(answer.get("error")), answer.get("usage")
     raw_usage = usage if isinstance(usage, dict) else {}
-    told = error or answer.get("status") or "output_text" in answer
-    items = [] if "output" not in answer and told else items_in(answer)
+    blocked = blocked_response(answer) or blocked_prompt(answer)
+    told = error or answer.get("status") or "output_text" in answer or blocked
+    items = [] if answer.get("output") is None and told else items_in(answer)
     text, calls = text_in(items) or _alone(answer), calls_in(items)
     return Answer(
         text=text,
         calls=calls,
-        word=_word(answer),
+        word=_word(answer, blocked=blocked is not None),
         model=answer.get("model"),
         counts=responses_counts(raw_usage, produced=bool(text or calls)),
         raw_usage=raw_usage,
         original=None if all(map(is_plain, items)) else list(map(to_send_back, items)),
-        refusal=refusal_in(items) or None,
+        refusal=refusal_in(items) or blocked,
         error=error,
         facts={
             "service_tier": answer.get("service_tier"),
@@ -87,9 +89,11 @@ def _is_search(item: Mapping[str, Any]) -> bool:
     return is_call and kind not in _FREE_ACTIONS
 
 
-def _word(answer: Mapping[str, Any]) -> str | None:
+def _word(answer: Mapping[str, Any], *, blocked: bool) -> str | None:
     """Return the word for the end; an incomplete response may have a reason for its state."""
     status, details = answer.get("status"), answer.get("incomplete_details")
+    if blocked and status in (None, "completed", "incomplete"):
+        return "content_filter"
     if status is None or status == "completed":
         return None if status is None else "stop"
     reason = details.get("reason") if isinstance(details, dict) else None

@@ -11,6 +11,7 @@ from app.llm.wire import grown, joined, text_of
 _STARTS = frozenset({"response.created", "response.in_progress", "response.queued"})
 _ENDS = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
+    | {"response.done"}  # as in OpenAI's Codex
 )
 # For each type of delta of generated text, the field of the item's last part that has the text.
 _DELTAS = {
@@ -43,8 +44,8 @@ class ResponsesAssembly(Assembly):
         super().__init__(hidden=hides(body))
         self._response: dict[str, Any] = {}
         self._items: dict[int, dict[str, Any]] = {}
-        # The pieces of each item's text, by the item's index and the name of the text.
-        self._pieces: dict[tuple[int, str], list[str]] = {}
+        # The pieces of each text, by the item's index, the name of the text, and its part's index.
+        self._pieces: dict[tuple[int, str, int], list[str]] = {}
         self._error: Mapping[str, Any] | None = None
         self._service_tier: Any = None
 
@@ -52,18 +53,20 @@ class ResponsesAssembly(Assembly):
         """See ``Assembly.add``."""
         kind = event.get("type")
         if kind in _STARTS or kind in _ENDS:
-            self._take(dict(event["response"]), kind)
+            self._take(dict(event.get("response") or {}), kind)
         elif kind == "error":
             # The response that failed may still follow, with its usage.
             inner = event.get("error")
             self._error, self.complete = inner if isinstance(inner, Mapping) else event, True
         elif kind == "response.output_item.added":
-            self._start_item(_index(event), dict(event["item"]))
+            if item := event.get("item"):
+                self._start_item(_index(event), dict(item))
         elif kind == "response.output_item.done":
-            self._items[_index(event)] = dict(event["item"])
+            if item := event.get("item"):
+                self._items[_index(event)] = dict(item)
         elif kind in _DONE:
             name = _DONE[kind]
-            self._pieces.setdefault((_index(event), name), [text_of(event.get(name))])
+            self._pieces.setdefault(_text_place(event, name), [text_of(event.get(name))])
         elif kind in _DELTAS:
             return self._add_delta(event, _DELTAS[kind])
         return ""
@@ -73,9 +76,9 @@ class ResponsesAssembly(Assembly):
         answer = {"model": self.model, **self._response, "usage": self.raw_usage}
         if self._error is not None:
             answer = {"error": self._error} | {k: v for k, v in answer.items() if v is not None}
-        for index, name in self._pieces:  # a server that leaves out the beginnings of items
-            if name != "arguments":
-                self._items.setdefault(index, {"type": "message"})
+        for index, name, _ in self._pieces:  # a server that leaves out the beginnings of items
+            kind = "function_call" if name == "arguments" else "message"
+            self._items.setdefault(index, {"type": kind})
         answer["output"] = answer.get("output") or [
             self._whole(index, item) for index, item in sorted(self._items.items())
         ]
@@ -100,9 +103,13 @@ class ResponsesAssembly(Assembly):
             self.raw_usage = grown(self.raw_usage, usage)
         if kind in _ENDS:
             status = kind.removeprefix("response.")
-            if status != "completed" and response.get("status") in (None, "completed"):
+            if status not in ("completed", "done") and response.get("status") in (
+                None,
+                "completed",
+            ):
                 response["status"] = status
             self._response, self.complete, self.final = response, True, True
+            self.ended = True
 
     def _start_item(self, index: int, item: dict[str, Any]) -> None:
         self._items[index] = item
@@ -117,13 +124,18 @@ class ResponsesAssembly(Assembly):
         piece = text_of(event.get("delta"))
         self._count(piece)
         if name:
-            self._pieces.setdefault((_index(event), name), []).append(piece)
+            self._pieces.setdefault(_text_place(event, name), []).append(piece)
         return self._shown(piece) if name == "text" else ""
 
     def _whole(self, index: int, item: dict[str, Any]) -> dict[str, Any]:
         """Return an item with its text; an item that was not reported as done has only pieces."""
         told = {
-            name: joined(self._pieces.get((index, name), ()))
+            name: joined(
+                piece
+                for place in sorted(self._pieces)
+                if place[:2] == (index, name)
+                for piece in self._pieces[place]
+            )
             for name in ("text", "refusal", "arguments")
         }
         if item.get("type") == "function_call" and not item.get("arguments"):
@@ -138,3 +150,8 @@ class ResponsesAssembly(Assembly):
 def _index(event: Mapping[str, Any]) -> int:
     """Return the place of an event's item; servers with only one item may leave out the place."""
     return event.get("output_index") or 0
+
+
+def _text_place(event: Mapping[str, Any], name: str) -> tuple[int, str, int]:
+    """Return the place of an event's text; servers send the pieces of several texts in turns."""
+    return _index(event), name, event.get("content_index") or 0

@@ -48,13 +48,13 @@ from app.llm.parameters import ParameterRefused, adapted
 from app.llm.parts import media_in
 from app.llm.reading import AnswerReader, prompt_bound
 from app.llm.request import Programs, Request
-from app.llm.streams import Assembly, ListenerFailed, Reading, is_event_stream
+from app.llm.server_events import document_or_stream, events_of
+from app.llm.streams import Assembly, ListenerFailed, Reading
 from app.llm.tokens import upper_bound_tokens
 from app.llm.wire import (
     PROTOCOL_ERRORS,
     ErrorEvent,
     NotTheProtocol,
-    events_of,
 )
 
 if TYPE_CHECKING:
@@ -168,9 +168,8 @@ class SdkClient(LLMClient):
         )
 
         async def send(request: Request) -> LLMResponse:
-            if stream:
-                return await self._streamed(request, on_text, on_broken)
-            return self._reader.whole(await self._post(request, self.path), request)
+            read = self._read_stream if stream else self._read_whole
+            return await self._answered(request, read, on_text, on_broken)
 
         try:
             return await self._credentials.send(request, send, on_broken)
@@ -292,9 +291,10 @@ class SdkClient(LLMClient):
             # because its message may quote the key.
             raise failure from (error if failure.status is None else None)
 
-    async def _streamed(
+    async def _answered(
         self,
         request: Request,
+        read: Callable[[Request, Reading], Awaitable[LLMResponse]],
         on_text: Callable[[str], None] | None,
         on_broken: Callable[[Partial], None] | None,
     ) -> LLMResponse:
@@ -306,7 +306,7 @@ class SdkClient(LLMClient):
             started_at_s=clock(),
         )
         try:
-            result = await self._read_stream(request, reading)
+            result = await read(request, reading)
         except BaseException as error:
             if isinstance(error, ProviderError):
                 # The code that reads a whole answer decides what the answer has cost.
@@ -346,29 +346,43 @@ class SdkClient(LLMClient):
                 )
                 async with stream:
                     reading.headers = stream.response.headers
-                    if not is_event_stream(stream.response):
-                        await stream.response.aread()
-                        whole = self._reader.whole(stream.response, request)
-                        reading.tell(whole.content)
-                        return whole
-                    await reading.take_all(events_of(stream))
+                    return await self._read_body(stream.response, request, reading)
         except TimeoutError as error:
             raise self._late("no whole answer", request.timeout_s) from error
-        except NotTheProtocol as error:
-            raise self._reader.not_the_protocol(stream.response, str(error)) from error
-        except ErrorEvent as error:
-            raise self._reader.reported(error.body, stream.response) from None
         except self._connection.errors as error:
             failure = self._broken(error, reading.headers)
             raise failure from (error if failure.status is None else None)
+
+    async def _read_whole(self, request: Request, reading: Reading) -> LLMResponse:
+        response = await self._post(request, self.path)
+        reading.headers = response.headers
+        reading.on_text = None
+        result = await self._read_body(response, request, reading)
+        reading.first_token_s = None  # all tokens have come at once
+        return result
+
+    async def _read_body(
+        self, response: "httpx2.Response", request: Request, reading: Reading
+    ) -> LLMResponse:
+        document, chunks = await document_or_stream(response.aiter_bytes(), response.headers)
+        if document is not None:
+            whole = self._reader.whole(document, response, request)
+            reading.tell(whole.content)
+            return whole
+        try:
+            await reading.take_all(events_of(chunks))
+        except NotTheProtocol as error:
+            raise self._reader.not_the_protocol(response, str(error)) from error
+        except ErrorEvent as error:
+            raise self._reader.reported(error.body, response) from None
         if not reading.assembly.complete:
             raise ConnectionFailed(
                 f"the answer of {self.provider} broke off: its stream ended before its last event",
                 provider=self.provider,
-                request_id=request_id(stream.response.headers),
-                headers=limit_headers(stream.response.headers),
+                request_id=request_id(response.headers),
+                headers=limit_headers(response.headers),
             )
-        return self._reader.streamed(stream.response, request, reading.assembly)
+        return self._reader.streamed(response, request, reading.assembly)
 
     def _broken(self, error: Exception, headers: Mapping[str, str] | None) -> ProviderError:
         """Return the failure of a streamed request; if there are headers, the answer had begun."""

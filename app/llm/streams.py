@@ -1,14 +1,15 @@
-"""Streamed answers: reads the SDK's events and builds the answer from its pieces.
+"""Streamed answers: reads the events and builds the answer from their pieces.
 
 The result has the form of a whole answer, so that the same code reads streamed and whole answers.
 If an answer breaks off, the tokens of its first part are counted, because the provider bills them.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app.domain.usage import Partial, Usage, served_by
 from app.llm.errors import reports_failure
@@ -19,20 +20,21 @@ from app.llm.wire import (
     PROTOCOL_ERRORS,
     ErrorEvent,
     NotTheProtocol,
-    ends_in_half,
     joined,
+    legible,
     name_of,
+    split_begun,
     storable,
 )
-
-if TYPE_CHECKING:
-    import httpx2
 
 # A provider goes on generating tokens until it notices that the connection is closed. This constant
 # is the largest number of tokens that the provider may have generated and that this process has not
 # read. The number is about 100 tokens a second, for 0.6 s of network delay and of pieces in
 # buffers.
 _UNSEEN_TOKENS = 64
+#: Seconds without an event after which a stream is over that a server does not close: after its
+#: last event, and after the word for its end, which some servers send in each event.
+LINGER_S, LINGER_AFTER_WORD_S = 1.0, 60.0
 
 
 class ListenerFailed(Exception):
@@ -53,12 +55,14 @@ class Assembly(ABC):
     def __init__(self, *, hidden: bool) -> None:
         self._hidden = hidden
         self._output_tokens = 0
-        # The first half of a character whose second half has not arrived.
-        self._half = ""
+        # The first part of a character whose rest has not arrived.
+        self._cut = ""
         #: Whether the provider has begun to answer, so that it bills the prompt.
         self.begun = False
         #: Whether the last event of the answer has arrived.
         self.complete = False
+        #: Whether no further part of the answer can come.
+        self.ended = False
         #: Whether ``raw_usage`` came at the end of the answer, so that it can be the final usage.
         self.final = False
         #: The provider's own usage, with the fields that have arrived so far.
@@ -96,8 +100,12 @@ class Assembly(ABC):
             Exception: One of ``PROTOCOL_ERRORS``, if the event does not follow the protocol.
         """
 
-    def end(self) -> None:  # noqa: B027 most protocols have an event of their own for the end
-        """Take note that the stream has ended with [DONE]."""
+    def end(self, *, said: bool) -> None:  # noqa: B027 most protocols have an event for the end
+        """Take note that the stream has ended.
+
+        Args:
+            said: Whether it has ended with [DONE].
+        """
 
     def reports_failure(self, event: Mapping[str, Any]) -> bool:
         """Return whether an event is a failure, after which no answer can come."""
@@ -138,13 +146,11 @@ class Assembly(ABC):
         return self._hidden
 
     def _shown(self, text: str) -> str:
-        """Return the text to show now; half a character waits for its other half."""
-        if not self._half and not ends_in_half(text):
+        """Return the text to show now; a part of a character waits for the rest."""
+        if text.isascii() and not self._cut:
             return text
-        text, self._half = joined([self._half, text]), ""
-        if ends_in_half(text):
-            text, self._half = text[:-1], text[-1]
-        return text
+        text, self._cut = split_begun(joined([self._cut, text]))
+        return str(legible(text))
 
     def _count(self, text: str) -> None:
         self._output_tokens += text_bytes(text)
@@ -187,12 +193,34 @@ class Reading:
             ListenerFailed: If ``on_text`` raises.
             Exception: Any exception of the SDK.
         """
-        async for event in events:
+        iterator, said = aiter(events), False
+        while True:
+            max_wait_s = self._max_wait_s
+            try:
+                if max_wait_s is None:
+                    event = await anext(iterator)
+                else:
+                    async with asyncio.timeout(max_wait_s):
+                        event = await anext(iterator)
+            except StopAsyncIteration:
+                break
+            except TimeoutError:
+                if max_wait_s is None:
+                    raise
+                break
             if event is None:
-                self.assembly.end()
+                said = True
             elif isinstance(event, Mapping):
                 self._take(event)
+        self.assembly.end(said=said)
         self.over = True
+
+    @property
+    def _max_wait_s(self) -> float | None:
+        """Seconds to wait for the next event; None means that only the request's deadline ends."""
+        if self.assembly.ended:
+            return LINGER_S
+        return LINGER_AFTER_WORD_S if self.assembly.complete else None
 
     def _take(self, event: Mapping[str, Any]) -> None:
         if self.assembly.reports_failure(event):
@@ -241,8 +269,3 @@ class Reading:
             request_id=request_id(headers),
             headers=limit_headers(headers),
         )
-
-
-def is_event_stream(response: "httpx2.Response") -> bool:
-    """Return whether a response is a stream; a server that cannot stream sends plain JSON."""
-    return not response.headers.get("content-type", "").startswith("application/json")

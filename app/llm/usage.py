@@ -73,6 +73,10 @@ class Counts:
         """Whether the provider has counted everything."""
         return self.prompt and self.output
 
+    def without_output(self) -> "Counts":
+        """Return the counts of an answer that is known to have no output."""
+        return self if self.total else replace(self, output=True)
+
     def plausible(self, *, prompt_bound: Callable[[], int], max_tokens: int) -> "Counts":
         """Return the counts, but leave out counts that are too large for the request.
 
@@ -149,7 +153,8 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
     if output is None and prompt and total:
         output = max(total - prompt, 0)
     elif not prompt and output is not None and total > output:
-        prompt = total - output
+        # The parts are a lower bound of the prompt, as is the rest of the total.
+        prompt = max(total - output, _least_prompt(raw), read + written)
     reasoning, citations = _reasoning(raw), count_of(raw.get("citation_tokens"))
     if output is not None and prompt is not None:
         beside = total - prompt - output

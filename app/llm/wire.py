@@ -1,15 +1,18 @@
-"""Reads what servers send: JSON that is almost JSON, the events of a stream, and text in pieces.
+"""Reads what servers send: JSON that is almost JSON, and text in pieces.
 
-Servers add a byte order mark, write NaN, or cut a character into two halves. Such an
-answer is still usable, because its text and counts can be read all the same.
+Servers add a byte order mark, write NaN, or cut a character into parts. Such an answer is still
+usable, because its text and counts can be read all the same.
+
+A character can be cut in two ways: into the halves of a surrogate pair, and into the bytes of
+UTF-8. A byte without the rest of its character is read as one of the surrogates U+DC80 to U+DCFF
+(PEP 383). Therefore the parts of a text can be put together in both cases.
 """
 
-import asyncio
 import contextlib
 import json
 import math
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -23,14 +26,23 @@ PROTOCOL_ERRORS = (
     TypeError,
     ValueError,
 )
-#: Seconds in which the rest of a stream is read after its end, so that its connection can be used
-#: again.
-DRAIN_S = 0.5
-_BOM = b"\xef\xbb\xbf"
+#: The byte order mark, which some servers send before an answer.
+BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# The bytes of a character, each read as a surrogate. After the first half of a pair, such a
+# surrogate is the second half.
+_BYTES = re.compile(
+    "(?<![\ud800-\udbff])(?:[\udcc2-\udcdf][\udc80-\udcbf]|[\udce0-\udcef][\udc80-\udcbf]{2}"
+    "|[\udcf0-\udcf4][\udc80-\udcbf]{3})"
+)
+_BYTE = re.compile("[\udc80-\udcff]")
+# The beginning of a character whose rest has not arrived.
+_BEGUN = re.compile(
+    "(?:[\ud800-\udbff]|[\udcc2-\udcf4]|[\udce0-\udcf4][\udc80-\udcbf]"
+    "|[\udcf0-\udcf4][\udc80-\udcbf]{2})\\Z"
+)
 # orjson rounds integers of more than 64 bits; the shortest such integers have 19 digits.
 _LONG_NUMBER = re.compile(rb"\d{19}")
-_LAST_EVENT = "[DONE]"
 # More tokens than any call has; a larger number is no count.
 _MOST_TOKENS = 10**9
 _NUMBER = re.compile(r"\d{1,10}(?:\.\d{1,20})?", re.ASCII)
@@ -61,15 +73,17 @@ class ErrorEvent(Exception):
 def read_json(content: bytes) -> Any:
     """Read the JSON of a server: integers stay exact; NaN and the infinities become null.
 
+    A byte that is not UTF-8 is read as a surrogate, see the module.
+
     Raises:
         ValueError: If the content is not JSON.
     """
-    content = content.removeprefix(_BOM)
+    content = content.removeprefix(BOM)
     if not _LONG_NUMBER.search(content):
         with contextlib.suppress(orjson.JSONDecodeError):
             return orjson.loads(content)
-    # The standard library is slower, but reads big integers, NaN and halves of surrogate pairs.
-    text = content.decode("utf-8", "replace")
+    # The standard library is slower, but reads big integers, NaN and parts of characters.
+    text = joined([content.decode("utf-8", "surrogateescape")])
     return json.loads(text, parse_constant=lambda _: None, strict=False)
 
 
@@ -78,83 +92,49 @@ def write_json(value: Any) -> str:
     try:
         return orjson.dumps(value).decode()
     except TypeError:  # an integer of more than 64 bits, or half a surrogate pair
-        return json.dumps(value, separators=(",", ":"))
-
-
-async def without_bom(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """Yield the chunks of a stream without the byte order mark at its beginning."""
-    start = b""
-    begun = False
-    async for chunk in chunks:
-        if begun:
-            yield chunk
-            continue
-        start += chunk
-        if len(start) >= len(_BOM) or not _BOM.startswith(start):
-            begun = True
-            yield start.removeprefix(_BOM)
-    if not begun and start:
-        yield start
-
-
-async def events_of(stream: Any) -> AsyncIterator[Any]:
-    """Yield the data of each event of a stream, up to the event [DONE].
-
-    The last value is None if the stream has ended with [DONE]. Empty events are left out.
-
-    Args:
-        stream: The SDK's stream, whose decoder of server-sent events is used.
-
-    Raises:
-        NotTheProtocol: If the data of an event is not JSON.
-        Exception: Any exception of the transport.
-    """
-    decoder = stream._decoder  # noqa: SLF001 its interface is the SDKs' SSEBytesDecoder
-    events = decoder.aiter_bytes(without_bom(stream.response.aiter_bytes()))
-    iterator = aiter(events)
-    while True:
-        try:
-            event = await anext(iterator)
-        except StopAsyncIteration:
-            return
-        except ValueError as error:  # a line is not UTF-8
-            raise NotTheProtocol(str(error)) from error
-        data = event.data.strip()
-        if data.startswith(_LAST_EVENT):
-            await _drain(iterator)
-            yield None
-            return
-        if not data:
-            continue
-        try:
-            value = read_json(data.encode("utf-8", "surrogatepass"))
-        except PROTOCOL_ERRORS as error:
-            raise NotTheProtocol(f"an event is not JSON: {error}") from error
-        if event.event == "error" and isinstance(value, dict) and value.get("type") != "error":
-            value = {"error": value.get("error") or value}
-        if value is not None:
-            yield value
-
-
-async def _drain(iterator: AsyncIterator[Any]) -> None:
-    """Read the rest of a stream; an error in this rest costs nothing."""
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(DRAIN_S):
-            async for _ in iterator:
-                pass
+        return json.dumps(legible(value), separators=(",", ":"))
 
 
 def joined(pieces: Iterable[str]) -> str:
-    """Join pieces of a text, and the halves of characters that were cut between two pieces."""
+    """Join pieces of a text, and the parts of characters that were cut between two pieces.
+
+    A part of a character without its other parts stays as it is, because they may follow.
+    """
     text = "".join(pieces)
     if text.isascii() or not _SURROGATE.search(text):
         return text
+    text = _BYTES.sub(_decoded, text)
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
-def ends_in_half(text: str) -> bool:
-    """Return whether a text ends with the first half of a surrogate pair."""
-    return "\ud800" <= text[-1:] <= "\udbff"
+def _decoded(found: re.Match[str]) -> str:
+    content = found[0].encode("utf-8", "surrogateescape")
+    try:
+        # Servers that write the halves of a surrogate pair as UTF-8 mean the halves.
+        return content.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return found[0]
+
+
+def split_begun(text: str) -> tuple[str, str]:
+    """Return a text without the part of a character at its end, and this part."""
+    found = None if text.isascii() else _BEGUN.search(text)
+    return (text[: found.start()], found[0]) if found else (text, "")
+
+
+def legible(value: Any) -> Any:
+    """Return a value of a server in which U+FFFD stands for each byte that is not UTF-8.
+
+    Args:
+        value: A text, or a value that ``read_json`` has read.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else _BYTE.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, dict):
+        return {legible(key): legible(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [legible(part) for part in value]
+    return value
 
 
 def error_in(value: Any) -> Any:

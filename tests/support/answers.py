@@ -67,8 +67,8 @@ class Recorded:
 
     @property
     def streamed(self) -> bool:
-        """Whether the answer is a stream."""
-        return "events" in self.shape
+        """Whether a stream is asked for; some servers answer in the other way."""
+        return bool(self.shape["request"]["stream"])
 
     @property
     def expect(self) -> Mapping[str, Any]:
@@ -125,7 +125,7 @@ def content_of(shape: Mapping[str, Any]) -> tuple[bytes, str]:
     if "text" in shape:
         text = shape["text"]
         kind = "text/html" if text.lstrip().startswith("<") else "application/json"
-        return text.encode("utf-8", "surrogatepass"), kind
+        return text.encode("utf-8", "surrogateescape"), kind
     return json.dumps(shape["body"], ensure_ascii=False).encode("utf-8", "surrogatepass"), (
         "application/json"
     )
@@ -152,4 +152,5 @@ def _event(event: Mapping[str, Any]) -> bytes:
     name = f"event: {event['event']}\n" if "event" in event else ""
     data = event.get("data", "")
     text = data if isinstance(data, str) else json.dumps(data)
-    return f"{name}data: {text}\n\n".encode("utf-8", "surrogatepass")
+    # The bytes of a character that is cut are written as the surrogates U+DC80 to U+DCFF.
+    return f"{name}data: {text}\n\n".encode("utf-8", "surrogateescape")

@@ -194,7 +194,7 @@ def test_an_error_without_content_is_no_error(document: dict[str, Any], void: An
 
 
 def documents(recorded: Recorded) -> Iterator[Any]:
-    if recorded.streamed:
+    if "events" in recorded.shape:
         yield from (event["data"] for event in recorded.shape["events"] if "data" in event)
     elif "body" in recorded.shape:
         yield recorded.shape["body"]

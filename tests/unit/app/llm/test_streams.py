@@ -3,15 +3,17 @@
 Over 400 lines because it has the events of both protocols as they are sent.
 """
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, TypeVar
 
 import pytest
 
 from app.domain.usage import Usage
+from app.llm import streams
 from app.llm.anthropic_stream import AnthropicAssembly
 from app.llm.openai_stream import OpenAIAssembly
-from app.llm.streams import Assembly
+from app.llm.streams import Assembly, Reading
 from app.llm.wire import PROTOCOL_ERRORS
 
 A = TypeVar("A", bound=Assembly)
@@ -406,3 +408,29 @@ def test_nothing_is_billed_before_the_provider_has_begun_to_answer() -> None:
 def test_what_is_not_the_protocol_is_noticed(assemble: Callable[..., Any], event: Any) -> None:
     with pytest.raises(PROTOCOL_ERRORS):
         assemble([event])
+
+
+@pytest.mark.anyio
+async def test_a_stream_that_stays_open_is_over_some_time_after_the_word_for_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams, "LINGER_AFTER_WORD_S", 0.01)
+    clock = asyncio.get_running_loop().time
+
+    async def events(finish: str | None) -> AsyncIterator[Any]:
+        yield {"choices": [{"delta": {"content": "hi"}, "finish_reason": finish}]}
+        await asyncio.Event().wait()
+
+    async def read(finish: str | None) -> Reading:
+        assembly = OpenAIAssembly({"model": "gpt-4o-mini"})
+        reading = Reading(assembly=assembly, on_text=None, clock=clock, started_at_s=clock())
+        async with asyncio.timeout(0.5):
+            await reading.take_all(events(finish))
+        return reading
+
+    whole = await read("stop")
+    with pytest.raises(TimeoutError):
+        await read(None)
+
+    assert whole.over
+    assert whole.assembly.complete

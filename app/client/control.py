@@ -92,6 +92,8 @@ class Control:
             WorkflowError: If the run has no agent of that name.
             RunConflict: If the run is still going, or the run's input has been removed.
         """
+        if problem := find_text_problem(agent):
+            raise WorkflowError(f"the agent's name {problem}", field="agent")
         await self._runs.read(run_id)
         return await self._scheduler.rerun(run_id, agent)
 

@@ -113,7 +113,10 @@ def _in_sub_workflow(config: Mapping[str, object], given: object, name: str) -> 
     if isinstance(given, Mapping):
         if found := find_json_problem(dict(given), "config.workflow"):
             return found
-    elif not isinstance(given, str) and not hasattr(given, "definition"):
+    elif isinstance(given, str):
+        if problem := find_text_problem(given):
+            return "config.workflow", problem
+    elif not hasattr(given, "definition"):
         name = ""
     if name:
         return None

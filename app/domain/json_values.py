@@ -101,17 +101,19 @@ def plain_json(value: Any) -> Any:
     dict. -0.0 becomes 0.0, because Postgres does not keep its sign. So a value equals its stored
     form, and is accepted wherever JSON is accepted.
     """
-    if isinstance(value, Mapping):
-        return {plain_json(key): plain_json(part) for key, part in value.items()}
+    kind = type(value)
+    # Nearly all parts have one of these types, and a look at the type costs least.
+    if value is None or kind is str or kind is int or kind is bool:
+        return value
     if isinstance(value, str):
         # str() of an enum is the text of its value only if the enum is a StrEnum.
         return str.__str__(value)
-    if value is None or isinstance(value, bool):
-        return value
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
         return float(value) + 0.0
+    if kind is dict or isinstance(value, Mapping):
+        return {plain_json(key): plain_json(part) for key, part in value.items()}
     return [plain_json(part) for part in value] if isinstance(value, Sequence) else value
 
 

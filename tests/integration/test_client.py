@@ -94,12 +94,14 @@ async def test_limits_are_set_read_and_forgotten(client: Client) -> None:
 
 
 @pytest.mark.parametrize("reason", ["a\0b", "\ud800", 5])
-async def test_a_reason_that_cannot_be_stored_is_refused_and_the_run_goes_on(
+async def test_a_text_that_cannot_be_stored_is_refused_and_the_run_goes_on(
     client: Client, reason: Any
 ) -> None:
     run_id = await client.runs.enqueue(WORKFLOW, INPUT)
 
     with pytest.raises(WorkflowError, match=r"^the reason (contains|is)"):
         await client.control.cancel(run_id, reason)
+    with pytest.raises(WorkflowError, match=r"^the agent's name (contains|is)"):
+        await client.control.rerun(run_id, reason)
 
     assert not (await client.runs.read(run_id)).status.is_final

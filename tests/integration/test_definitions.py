@@ -157,3 +157,9 @@ async def _stored(connection: Any, run_id: Any) -> Workflow:
     found = await runs.read_workflow(connection, workflow_id)
     assert found is not None
     return found
+
+
+@pytest.mark.parametrize("name", ["a\0", "a\ud800"])
+def test_a_name_of_a_sub_workflow_that_cannot_be_stored_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"config\.workflow contains"):
+        around(name)

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.policies import MonitorConfig
+from app.outbound.own_hosts import own_hosts_only_wsgi
 from app.storage.group_commit import Delay, GroupCommit, Statement
 from app.storage.records import CallRecord, Ending, Record
 from app.telemetry.metrics import WorkerInstruments
@@ -96,6 +97,8 @@ class WorkerMetrics:
         for port in range(first, first + PORTS):
             try:
                 self._server = start_http_server(port, host, self._metrics.registry)
+                guarded = own_hosts_only_wsgi(self._server[0].get_app(), self._config.allowed_hosts)
+                self._server[0].set_app(guarded)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     log.exception("metrics_not_served", host=host, port=port)

@@ -17,7 +17,7 @@ from app.cli.cluster import connect, quiet_logs
 from app.cli.demo_home import cancel_leftovers, enter_home, set_variables
 from app.cli.demo_report import compare_ledgers, print_costs
 from app.cli.follow import follow
-from app.cli.messages import say
+from app.cli.messages import say, tell
 from app.cli.output import dollars
 from app.cli.progress_views import best_view
 from app.cli.run import outputs_of, show_outputs
@@ -59,7 +59,7 @@ def demo(
             return 1
         return _run(home, program, live=live)
     except KeyboardInterrupt:
-        print(file=sys.stderr)
+        tell(file=sys.stderr)
         say("interrupted; everything is stopped")
         return 0
 
@@ -95,7 +95,7 @@ async def _work(home: Path) -> RunProgress:
     async with contextlib.AsyncExitStack() as running:
         with _step(f"{WORKERS} workers and the scheduler"):
             await running.enter_async_context(supervisor)
-        print()
+        tell()
         run_id = await connected.loop.run_async(
             connected.client.runs.enqueue(erp.WORKFLOW, erp.INPUT)
         )
@@ -106,16 +106,16 @@ async def _work(home: Path) -> RunProgress:
 def _show(run: RunProgress, simulator: SimulatorProcess | None, program: str, home: Path) -> int:
     """Print outputs, costs, the comparison and the next steps; return the exit code."""
     show_outputs(outputs_of(run.id))
-    print()
+    tell()
     lines = print_costs(run.id)
     equal = simulator is None or compare_ledgers(lines, simulator.summary())
-    print(_what_next(run, program, home))
+    tell(_what_next(run, program, home))
     return 0 if run.status == "completed" and equal else 1
 
 
 def _agreed(workflow: Workflow, *, yes: bool) -> bool:
     bounds = worst_case(workflow, erp.INPUT, call_planner(load_settings()))
-    print(
+    tell(
         f"{len(workflow.agents)} agents on real providers: at most {dollars(bounds.once_usd)} if "
         f"every call succeeds at its first try, and never more than {dollars(bounds.limit_usd)} "
         "(the budgets)."
@@ -142,9 +142,9 @@ def _only_one(home: Path) -> Iterator[None]:
 def _step(name: str) -> Iterator[None]:
     """Print the name of a step, and the seconds that it took."""
     started_s = time.monotonic()
-    print(f"starting {name} ...", end=" ", flush=True)
+    tell(f"starting {name} ...", end=" ")
     yield
-    print(f"{time.monotonic() - started_s:.1f} s", flush=True)
+    tell(f"{time.monotonic() - started_s:.1f} s")
 
 
 def _what_next(run: RunProgress, program: str, home: Path) -> str:

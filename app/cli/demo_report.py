@@ -7,6 +7,7 @@ from uuid import UUID
 
 from app.cli.cluster import transaction
 from app.cli.costs import cost_table
+from app.cli.messages import tell
 from app.cli.output import console
 from app.costs.reports import CostLine, costs_by, total_costs
 
@@ -48,15 +49,15 @@ def compare_ledgers(lines: Sequence[CostLine], served: Mapping[str, Any]) -> boo
         for line in lines
     }
     if ours == theirs and served["requests"] == sum(line.calls for line in lines):
-        print(
+        tell(
             f"The simulator served {served['requests']} requests, "
             f"{sum(line.input_tokens for line in lines):,} input tokens and "
             f"{sum(line.output_tokens for line in lines):,} output tokens: the ledger in Postgres "
             "says the same, model by model."
         )
         return True
-    print("The ledger in Postgres and the simulator's records DIFFER:")
+    tell("The ledger in Postgres and the simulator's records DIFFER:")
     for model in sorted(ours.keys() | theirs.keys()):
         if ours.get(model) != theirs.get(model):
-            print(f"  {model}: {COMPARED} are {ours.get(model)} here, {theirs.get(model)} there")
+            tell(f"  {model}: {COMPARED} are {ours.get(model)} here, {theirs.get(model)} there")
     return False

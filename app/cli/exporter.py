@@ -7,6 +7,8 @@ import typer
 from aiohttp import web
 
 from app.cli.cluster import connect
+from app.cli.messages import tell
+from app.configuration.settings import load_settings
 from app.errors import ConfigurationError
 from app.monitoring.exporter import Exporter
 
@@ -26,7 +28,8 @@ def exporter(
     connected = connect()
     live_state = connected.client.live_state
     readers = {"postgres": live_state.from_postgres, "redis": live_state.from_redis}
-    application = Exporter(readers).application()
+    allowed = (host, *load_settings().monitoring.allowed_hosts)
+    application = Exporter(readers, allowed_hosts=allowed).application()
 
     async def serve() -> None:
         runner = web.AppRunner(application, access_log=None)
@@ -39,7 +42,7 @@ def exporter(
                 f"cannot listen on {host}:{port}: {error.strerror}; choose another port with --port"
             ) from error
         at = runner.addresses[0]
-        print(f"metrics at http://{at[0]}:{at[1]}/metrics", flush=True)
+        tell(f"metrics at http://{at[0]}:{at[1]}/metrics")
         try:
             await asyncio.Event().wait()
         finally:

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.live import Live
 
 from app.cli.cluster import ask
-from app.cli.messages import say
+from app.cli.messages import say, tell
 from app.cli.output import answer, console, table
 from app.errors import ServiceUnavailable
 from app.rate_limits.overview import overview
@@ -89,7 +89,7 @@ def reset(
     forgotten = ask(lambda client: client.limits.forget(provider, model, keys or []))
     name = f"{provider}/{model}"
     what = f"forgot {', '.join(forgotten)} of" if forgotten else "nothing was stored for"
-    print(f"{what} {name}", file=sys.stderr)
+    tell(f"{what} {name}", file=sys.stderr)
     _show_bucket(name, json=json)
 
 

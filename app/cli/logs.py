@@ -1,8 +1,6 @@
 """`agentchord logs`: the history of a run, one line for each event."""
 
 import asyncio
-import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +11,8 @@ import typer
 from rich.text import Text
 
 from app.cli.cluster import arriving, connect, find, transaction
-from app.cli.output import console, plain, printable
+from app.cli.messages import tell
+from app.cli.output import console, json_text, printable
 from app.cli.parameters import RunId
 from app.domain.events import Level
 from app.domain.suggestions import did_you_mean
@@ -118,5 +117,4 @@ def _show(event: dict[str, Any], line: EventLine) -> None:
 
 def _show_json(event: dict[str, Any], line: EventLine) -> None:
     facts = {"level": line.level, "subject": line.subject, "text": line.text}
-    sys.stdout.write(f"{json.dumps({**event, **facts}, ensure_ascii=False, default=plain)}\n")
-    sys.stdout.flush()
+    tell(json_text({**event, **facts}))

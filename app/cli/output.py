@@ -1,7 +1,7 @@
 """The output of commands: JSON for programs, tables on a terminal, plain text elsewhere."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -10,9 +10,13 @@ from typing import Any
 from uuid import UUID
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from app.cli.messages import tell
+from app.domain.plain_text import json_shown, shown
 
 # Lines in a pipe or a file are never cut or wrapped.
 UNLIMITED_WIDTH = 100_000
@@ -34,32 +38,48 @@ STYLES = {
 }
 
 
+class PlainConsole(Console):
+    """A console in whose texts no character controls the terminal."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Make control characters visible; Rich itself marks its own control codes."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=shown(segment.text))
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console that prints plain text unless the stream is a terminal."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else UNLIMITED_WIDTH
-    return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
+    return PlainConsole(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON; times are in ISO 8601, and money is a string with all its digits."""
-    print(dumps(value, indent=2, ensure_ascii=False, default=plain))
+    tell(json_text(value, indent=2))
 
 
-def answer(facts: Any, shown: RenderableType, *, json: bool) -> None:
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Return a value as JSON in which no character controls a terminal."""
+    return json_shown(dumps(value, indent=indent, ensure_ascii=False, default=plain))
+
+
+def answer(facts: Any, view: RenderableType, *, json: bool) -> None:
     """Print the answer of a command, either as JSON or in a form for people.
 
     Args:
         facts: The facts.
-        shown: The form for people: a string, which is printed unchanged, or a table.
+        view: The form for people: a string or a table.
         json: Whether to print the facts.
     """
     if json:
         print_json(facts)
-    elif isinstance(shown, str):
-        print(shown, flush=True)
+    elif isinstance(view, str):
+        tell(view)
     else:
-        console().print(shown)
+        console().print(view)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> Table:

@@ -10,17 +10,14 @@ from app.attachments.reader import AttachmentReader
 from app.bootstrap import call_planner
 from app.cli.output import console, dollars, print_json, table
 from app.cli.run_input import File, Inputs, load_workflow, read_input
+from app.client.acceptance import Acceptance
 from app.configuration.settings import load_settings
-from app.costs.pricing import Pricing
 from app.domain.money import round_up
-from app.domain.providers import routed
 from app.domain.sub_workflow import named_workflows
 from app.domain.validation import validate_input
 from app.domain.workflow import Workflow
 from app.planning.forecast import UNREAD_TOKENS, AgentForecast, Forecast, forecast
 from app.planning.time_bounds import TimeBound, time_bounds
-from app.registration.calls import check_calls
-from app.registration.workflows import check_workflow
 from app.tools.threads import run_in_thread
 
 COLUMNS = (
@@ -48,18 +45,12 @@ def plan(
     given = read_input(inputs or [])
     loaded = load_workflow(file)
     run_input = {**loaded.input, **given}
-    check_workflow(loaded.workflow)
-    validate_input(loaded.workflow, run_input)
     settings = load_settings()
     providers = settings.all_providers()
-    pricing = Pricing(settings.costs, providers)
-    workflow = routed(loaded.workflow, providers)
-    check_calls(
-        workflow,
-        providers=providers,
-        pricing=pricing,
-        default_max_tokens=settings.engine.default_max_tokens,
-    )
+    acceptance = Acceptance(settings)
+    workflow = acceptance.check(loaded.workflow)
+    validate_input(workflow, run_input)
+    acceptance.check_calls(workflow)
     found = forecast(
         workflow,
         run_input,

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from app.cli.messages import tell
 from app.cli.output import STYLES, console, dollars, printable, reason, seconds, shorten
 from app.domain.status import AgentStatus
 from app.events.texts import Piece
@@ -72,7 +73,7 @@ class LineView:
 
     def note(self, text: str) -> None:
         """Print a line."""
-        print(text, file=self._stream, flush=True)
+        tell(text, file=self._stream)
 
     def _end_text(self, agent: str) -> None:
         self._tell_text(agent, self._texts.pop(agent, ""))

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from app.cli.cluster import find, transaction
+from app.cli.messages import tell
 from app.cli.output import console
 from app.cli.parameters import RunId
 from app.cli.run import outputs_of
@@ -39,4 +40,4 @@ def report(
         page = report_page(history, redactor.value(said), redact=redactor.text)
     target = output or Path(f"run-{run_id.hex[:13]}.html")
     target.write_text(page, encoding="utf-8")
-    print(target)
+    tell(str(target))

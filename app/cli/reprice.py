@@ -9,6 +9,7 @@ from uuid import UUID
 import typer
 
 from app.cli.cluster import find, transaction
+from app.cli.messages import tell
 from app.cli.output import console, dollars, print_json, table
 from app.cli.parameters import read_since
 from app.cli.progress_bar import ProgressBar
@@ -79,7 +80,7 @@ def _show(changes: list[Repriced], unpriced: int, *, dry_run: bool) -> None:
     calls = sum(change.calls for change in changes)
     total = sum((change.difference_usd for change in changes), Decimal(0))
     verb = "would be corrected" if dry_run else "corrected"
-    typer.echo(f"{calls:,} calls {verb}, by {dollars(total, signed=True)} in total")
+    tell(f"{calls:,} calls {verb}, by {dollars(total, signed=True)} in total")
     if unpriced:
-        typer.echo(f"{unpriced:,} calls are not changed, because their model has no price, or")
-        typer.echo("their workflow, which has the settings of the calls, is not stored any more")
+        tell(f"{unpriced:,} calls are not changed, because their model has no price, or")
+        tell("their workflow, which has the settings of the calls, is not stored any more")

@@ -1,6 +1,7 @@
 """The workflow and the input that `agentchord run` and `agentchord plan` read."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,15 +46,22 @@ def read_input(words: Sequence[str]) -> dict[str, Any]:
     """Return the input of a run.
 
     Args:
-        words: Values of ``--input``, in order; a later value of a key replaces an earlier value.
+        words: Values of ``--input``, in order. A later word replaces the keys of an earlier file or
+            object.
 
     Raises:
-        typer.BadParameter: If a word has none of the allowed forms.
+        typer.BadParameter: If a word has none of the allowed forms, or if a key is given twice.
         WorkflowFileError: If a file cannot be read.
     """
     merged: dict[str, Any] = {}
+    named: set[str] = set()
     for word in words:
-        merged |= _read(word)
+        found = _read(word)
+        if not word.lstrip().startswith(("@", "{")):
+            if twice := named.intersection(found):
+                raise typer.BadParameter(f"--input gives the key {twice.pop()!r} twice: remove one")
+            named.update(found)
+        merged |= found
     return merged
 
 
@@ -79,14 +87,24 @@ def _object(value: Any, word: str) -> dict[str, Any]:
 
 
 def _json(text: str, word: str) -> Any:
+    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = Counter(key for key, _ in pairs)
+            raise typer.BadParameter(
+                f"--input {shortened(word)}: the key {keys.most_common(1)[0][0]!r} occurs twice: "
+                "remove one"
+            )
+        return found
+
     try:
-        return read_json(text, "its value")
+        return read_json(text, "its value", pairs=build)
     except InvalidJson as error:
         raise typer.BadParameter(f"--input {shortened(word)}: {error}") from error
 
 
 def _text(path: str, word: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"--input {word!r} cannot be read: {error}") from error

@@ -12,7 +12,7 @@ import typer
 
 from app.bootstrap import connected_settings, database_url
 from app.cli.cluster import postgres_place, redis_place
-from app.cli.messages import say
+from app.cli.messages import say, tell
 from app.configuration.settings import Settings
 from app.local_stack import stack
 from app.local_stack.supervisor import Supervisor, inherited_environment
@@ -114,7 +114,7 @@ def _say_ready(facts: dict[str, Any], *, json: bool) -> None:
     )
     if simulator := facts.get("simulator"):
         text += f", simulator at {simulator['OPENAI_BASE_URL']}"
-    print(dumps(facts) if json else text, flush=True)
+    tell(dumps(facts) if json else text)
 
 
 def _leave(_number: int, _frame: object) -> NoReturn:

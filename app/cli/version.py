@@ -3,12 +3,12 @@
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 
-import typer
+from app.cli.messages import tell
 
 
 def version() -> None:
     """Print the version."""
     try:
-        typer.echo(version_of("agentchord"))
+        tell(version_of("agentchord"))
     except PackageNotFoundError:
-        typer.echo("unknown (run from a source tree that is not installed)")
+        tell("unknown (run from a source tree that is not installed)")

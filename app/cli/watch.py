@@ -13,6 +13,7 @@ import typer
 from app.cli.cluster import find, transaction
 from app.cli.follow import exit_code, follow, wait_for_end
 from app.cli.live_state import queues_of, read_live
+from app.cli.messages import tell
 from app.cli.parameters import RunId
 from app.cli.progress_views import LineView, summary
 from app.cli.watch_view import WatchView
@@ -54,7 +55,7 @@ def watch(
         return exit_code(wait_for_end(run_id, follow(run_id, LineView(), timeout_s=timeout)))
     ended = wait_for_end(run_id, on_screen())
     if ended is not None:
-        print(summary(ended))
+        tell(summary(ended))
     return exit_code(ended)
 
 

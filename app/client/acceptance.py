@@ -44,8 +44,16 @@ class Acceptance:
         """
         if named_workflows(workflow):
             scope.check_all("stored workflows belong to no tenant (embed the sub-workflows)")
-        found = await with_stored_workflows(connection, workflow)
-        found = transformed(found, partial(routed, providers=self._settings.all_providers()))
+        return self.check(await with_stored_workflows(connection, workflow))
+
+    def check(self, workflow: Workflow) -> Workflow:
+        """Fill in the providers of a workflow, check the workflow and return it.
+
+        Raises:
+            WorkflowError: As in ``complete``. Sub-workflows of which only the name is given are not
+                checked.
+        """
+        found = transformed(workflow, partial(routed, providers=self._settings.all_providers()))
         check_nesting(found, max_depth=self._settings.engine.max_depth)
         for each in all_workflows(found):
             check_workflow(each)

@@ -9,6 +9,7 @@ from uuid import UUID
 from app.bootstrap import Platform
 from app.client.runs import Runs
 from app.client.transactions import Transactions
+from app.domain.json_values import find_text_problem
 from app.domain.scope import Scope
 from app.domain.status import WorkflowStatus
 from app.domain.validation import BOUNDS
@@ -43,7 +44,12 @@ class Control:
         """Stop a run and return whether the run was still going.
 
         After this method has returned, no call of the run starts.
+
+        Raises:
+            WorkflowError: If Postgres cannot store the reason.
         """
+        if problem := find_text_problem(reason):
+            raise WorkflowError(f"the reason {problem}", field="reason")
         await self._runs.read(run_id)
         return await self._scheduler.stop(run_id, as_=WorkflowStatus.CANCELLED, reason=reason)
 
@@ -86,6 +92,8 @@ class Control:
             WorkflowError: If the run has no agent of that name.
             RunConflict: If the run is still going, or if the run's input has been removed.
         """
+        if problem := find_text_problem(agent):
+            raise WorkflowError(f"the agent's name {problem}", field="agent")
         await self._runs.read(run_id)
         return await self._scheduler.rerun(run_id, agent)
 

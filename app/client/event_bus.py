@@ -121,9 +121,8 @@ async def _live(
     client = process().client
     name = consumer or f"{socket.gethostname()}:{os.getpid()}"
     begin = await client.transaction(last_id) if after is None else checked_after(after)
-    async for document in consume(
-        client.history.consumer(group, name, stale_s=stale_s), after=begin
-    ):
+    member = client.history.consumer(group, name, after=begin, stale_s=stale_s)
+    async for document in consume(member):
         yield parse_event(document)
 
 

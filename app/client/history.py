@@ -95,11 +95,11 @@ class History:
                 for piece in inbox.take():
                     yield piece
 
-    def consumer(self, group: str, name: str, *, stale_s: float) -> Group:
+    def consumer(self, group: str, name: str, *, after: int, stale_s: float) -> Group:
         """Return a member of a group that reads the stream of all events.
 
         Raises:
             OutOfScope: If the scope is a tenant, because the stream has the events of all tenants.
         """
         self._scope.check_all("the stream has the events of all tenants")
-        return Group(self._platform.redis, group, name, stale_s=stale_s)
+        return Group(self._platform.redis, group, name, after=after, stale_s=stale_s)

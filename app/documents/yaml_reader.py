@@ -1,6 +1,7 @@
 """Reads YAML as JSON values, within limits, with the line of every value.
 
-Plain scalars are read by the rules of YAML 1.2 (core schema), so ``no`` and dates are strings.
+Plain scalars are read by the rules of YAML 1.2 (core schema), so ``no``, dates and ``1_000`` are
+strings.
 Aliases and merge keys (``<<``) work. Tags, a second document and a repeated key are errors.
 """
 
@@ -17,8 +18,8 @@ MAX_VALUES = 1_000_000
 
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
-_INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)")
-_FLOAT = re.compile(r"[-+]?(?:(?:0|[1-9][0-9_]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
 # PyYAML without libyaml has a parser in Python, which gives the same results but is slower.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from app.domain.json_text import read_json
+from app.domain.json_values import plain_json
 from app.domain.kinds import LLM, WORKFLOW, queue_of
 from app.domain.on_cut import OnCut
 from app.domain.retry import RetryPolicy
@@ -305,26 +306,23 @@ class Agent:
         # Only definitions of kinds other than llm have these two keys. So definitions that were
         # stored before kinds were introduced do not change.
         kind = {} if self.kind == LLM else {"kind": self.kind, "config": self._stored_config()}
-        return (
-            kind
-            | {
-                "name": self.name,
-                "module": self.module,
-                "description": self.description,
-                "llm_config": dict(self.llm_config),
-                "prompt_template": self.prompt_template,
-                "tools": [tool_reference(tool) for tool in self.tools],
-                "dependencies": list(self.dependencies),
-                "max_retries": self.max_retries,
-                "timeout": self.timeout,
-                "cost_limit": self.cost_limit,
-                "priority": self.priority,
-                "retry_policy": dict(vars(self.retry_policy)) if self.retry_policy else None,
-                "accept_missing_inputs": self.accept_missing_inputs,
-                "max_turns": self.max_turns,
-            }
-            | self._asked_for()
-        )
+        fields = kind | {
+            "name": self.name,
+            "module": self.module,
+            "description": self.description,
+            "llm_config": self.llm_config,
+            "prompt_template": self.prompt_template,
+            "tools": [tool_reference(tool) for tool in self.tools],
+            "dependencies": self.dependencies,
+            "max_retries": self.max_retries,
+            "timeout": self.timeout,
+            "cost_limit": self.cost_limit,
+            "priority": self.priority,
+            "retry_policy": vars(self.retry_policy) if self.retry_policy else None,
+            "accept_missing_inputs": self.accept_missing_inputs,
+            "max_turns": self.max_turns,
+        }
+        return dict(plain_json(fields | self._asked_for()))
 
     def _stored_config(self) -> dict[str, Any]:
         return {
@@ -337,33 +335,32 @@ class Agent:
 
         A field without a value is left out, so that a workflow that does not use the field keeps
         its content hash. A model writes properties in the order of the schema. Postgres's jsonb
-        does not keep the order of keys, so the schema is stored as a string.
+        does not keep the order of keys, so the schema is stored as a string. In ``fallback_on`` and
+        ``cache``, an empty list or mapping is a value.
         """
         schema = schema_of(self.output_schema)
         fields = {
-            "attachments": [
-                dict(entry) if isinstance(entry, Mapping) else entry for entry in self.attachments
-            ],
-            "fallbacks": [dict(fallback) for fallback in self.fallbacks],
-            "fallback_on": list(self.fallback_on) if self.fallback_on != FALLBACK_ON else None,
-            "cache": dict(self.cache) if isinstance(self.cache, Mapping) else self.cache or None,
+            "attachments": self.attachments or None,
+            "fallbacks": self.fallbacks or None,
+            "fallback_on": self.fallback_on if self.fallback_on != FALLBACK_ON else None,
+            "cache": None if self.cache is False else self.cache,
             "for_each": self.for_each,
-            "input_mapping": dict(self.input_mapping),
-            "output_mapping": dict(self.output_mapping),
+            "input_mapping": self.input_mapping or None,
+            "output_mapping": self.output_mapping or None,
             "condition": self.condition,
             "output_schema": None if schema is None else json.dumps(schema),
             "on_cut": self.on_cut,
         }
-        return {name: value for name, value in fields.items() if value not in ([], {}, None)}
+        return {name: value for name, value in fields.items() if value is not None}
 
     @classmethod
     def from_definition(cls, definition: Mapping[str, Any]) -> "Agent":
-        """Return the agent that has this ``definition``."""
+        """Return the agent with this ``definition``, whose schema may be a string or a dict."""
         fields = dict(definition)
-        if policy := fields.get("retry_policy"):
+        if isinstance(policy := fields.get("retry_policy"), Mapping):
             fields["retry_policy"] = RetryPolicy(**policy)
-        if schema := fields.get("output_schema"):
-            fields["output_schema"] = read_json(schema)
+        if isinstance(schema := fields.get("output_schema"), str):
+            fields["output_schema"] = read_json(schema, "output_schema")
         return cls(**fields)
 
 

@@ -94,6 +94,8 @@ def _in_kind(agent: Agent) -> Problem | None:
 
 
 def _in_texts(agent: Agent) -> Problem | None:
+    if isinstance(agent.condition, str) and (problem := find_text_problem(agent.condition)):
+        return "condition", problem
     for field in ("module", "description", "prompt_template"):
         value = getattr(agent, field)
         if problem := find_text_problem(value):
@@ -112,7 +114,10 @@ def _in_sub_workflow(config: Mapping[str, object], given: object, name: str) -> 
     if isinstance(given, Mapping):
         if found := find_json_problem(dict(given), "config.workflow"):
             return found
-    elif not isinstance(given, str) and not hasattr(given, "definition"):
+    elif isinstance(given, str):
+        if problem := find_text_problem(given):
+            return "config.workflow", problem
+    elif not hasattr(given, "definition"):
         name = ""
     if name:
         return None
@@ -248,6 +253,10 @@ def _in_lists(agent: Agent) -> Problem | None:
     for place, name in enumerate(agent.dependencies):
         if not isinstance(name, str):
             return f"dependencies[{place}]", f"is {shortened(name)}: give the name of an agent"
+    return None
+
+
+def _in_tools(agent: Agent) -> Problem | None:
     for place, tool in enumerate(agent.tools):
         if isinstance(tool, Mapping):
             if found := find_json_problem(dict(tool), f"tools[{place}]"):
@@ -259,6 +268,8 @@ def _in_lists(agent: Agent) -> Problem | None:
                 f"is {shortened(tool)}: decorate the function with @tool, "
                 "or give the name of a tool that the workers load"
             )
+        elif isinstance(tool, str) and (problem := find_text_problem(tool)):
+            return f"tools[{place}]", problem
     return None
 
 
@@ -334,5 +345,5 @@ _ONLY_OF_LLM = (
 )
 _CHECKS = (
     *(_in_name, _in_kind, _in_texts, _in_prompt, _in_attachments, _in_values, _in_llm_config),
-    *(_in_lists, _in_fallbacks, _in_cache, _in_mappings, _in_for_each, _in_on_cut),
+    *(_in_lists, _in_tools, _in_fallbacks, _in_cache, _in_mappings, _in_for_each, _in_on_cut),
 )

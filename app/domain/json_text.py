@@ -205,6 +205,8 @@ def _with_digits(value: Any, *, doubles: bool) -> Any:
         if problem := find_number_problem(value):
             raise TypeError(problem)
         return orjson.Fragment(str(int(value)))
+    if isinstance(value, float) and type(value) is not float:
+        value = float(value)  # such as a number of NumPy, which orjson refuses
     if doubles and isinstance(value, float) and _LONG_DOUBLE <= abs(value) < math.inf:
         return orjson.Fragment(f"{Decimal(repr(float(value))):f}.0")
     return value

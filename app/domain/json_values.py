@@ -6,7 +6,7 @@ import enum
 import math
 import pathlib
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from app.domain.suggestions import shortened
@@ -92,6 +92,29 @@ def find_part(
             (child, _Trail(trail, key, trail.depth + 1)) for key, child in reversed(_children(part))
         )
     return None
+
+
+def plain_json(value: Any) -> Any:
+    """Return the JSON form of a value in which ``find_json_problem`` finds no problem.
+
+    Subclasses become what JSON has: a member of a StrEnum becomes a string, and a mapping becomes a
+    dict. -0.0 becomes 0.0, because Postgres does not keep its sign. So a value equals its stored
+    form, and is accepted wherever JSON is accepted.
+    """
+    kind = type(value)
+    # Nearly all parts have one of these types, and a look at the type costs least.
+    if value is None or kind is str or kind is int or kind is bool:
+        return value
+    if isinstance(value, str):
+        # str() of an enum is the text of its value only if the enum is a StrEnum.
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) + 0.0
+    if kind is dict or isinstance(value, Mapping):
+        return {plain_json(key): plain_json(part) for key, part in value.items()}
+    return [plain_json(part) for part in value] if isinstance(value, Sequence) else value
 
 
 def find_text_problem(value: Any) -> str | None:

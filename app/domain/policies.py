@@ -207,6 +207,8 @@ class MonitorConfig:
         metrics_host: Address on which workers serve their metrics.
         metrics_port: First port for the metrics; each worker takes the next free port. None means
             that workers do not serve metrics.
+        allowed_hosts: Names under which the metrics may be asked for, besides addresses, names
+            without a dot and names with a private end such as ``.internal``.
         stream_events: Whether events are added to the Redis stream, for services that read the
             stream.
         stream_length: Approximate number of the newest events that the stream keeps.
@@ -218,6 +220,7 @@ class MonitorConfig:
     metrics_interval: float = 60.0
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
+    allowed_hosts: tuple[str, ...] = ()
     stream_events: bool = True
     stream_length: int = 10_000
     flower_payloads: bool = False
@@ -227,6 +230,8 @@ class MonitorConfig:
             raise ConfigurationError(
                 f"metrics_port is {self.metrics_port!r}: use a port from 1 to {LAST_PORT}, or none"
             )
+        if wrong := [each for each in self.allowed_hosts if not isinstance(each, str)]:
+            raise ConfigurationError(f"allowed_hosts has {wrong[0]!r}: give names of hosts")
         check_bounds(vars(self), MONITOR_BOUNDS)
 
 

@@ -28,8 +28,10 @@ def embedded(agent: Agent) -> Workflow | None:
         return None
     try:
         return Workflow.from_definition(given)
-    except (TypeError, KeyError, WorkflowError) as error:
-        raise WorkflowError(f"agent {agent.name!r}: config.workflow: {error}") from error
+    except (TypeError, AttributeError, LookupError, ValueError) as error:
+        missing = f"the key {error} is missing: add it"
+        problem = missing if isinstance(error, KeyError) else str(error)
+        raise WorkflowError(f"agent {agent.name!r}: config.workflow: {problem}") from error
 
 
 def named_workflows(workflow: Workflow) -> set[str]:

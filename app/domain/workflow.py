@@ -10,6 +10,7 @@ from typing import Any
 from app.domain.agent import Agent
 from app.domain.data_flow import DataFlow
 from app.domain.dependencies import DependencyResolver
+from app.domain.json_values import plain_json
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.validation import validate_workflow
 
@@ -108,16 +109,17 @@ class Workflow:
 
     def definition(self) -> dict[str, Any]:
         """Return the stored and versioned fields as JSON values."""
-        return {
+        own: dict[str, Any] = {
             "name": self.name,
             "description": self.description,
-            "agents": [agent.definition() for agent in self.agents],
+            "agents": (),  # agents convert themselves
             "max_parallel_agents": self.max_parallel_agents,
             "cost_budget": self.cost_budget,
             "timeout": self.timeout,
             "allow_partial_completion": self.allow_partial_completion,
             "priority": self.priority,
         }
+        return dict(plain_json(own)) | {"agents": [agent.definition() for agent in self.agents]}
 
     def content_hash(self) -> str:
         """Return the SHA-256 of the definition; workflows with the same hash are one version."""

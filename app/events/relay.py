@@ -104,7 +104,8 @@ class Relay:
         self._horizon, self._busy = page.horizon, page.more or bool(page.ids)
         if not page.ids:
             return 0
-        if not await self._stream.add(page.ids, page.documents, make=self._make):
+        reached = None if self._make else self._after
+        if not await self._stream.add(page.ids, page.documents, after=reached):
             log.warning("event_stream_lost", after=self._after)
             self._after = None
             return 0
@@ -154,6 +155,8 @@ class Relay:
     async def _leads(self) -> bool:
         """Return whether this process copies; if no other process copies, this process begins."""
         if await self._redis.set(LEADER_KEY, self._token, nx=True, px=LEADER_MS):
+            # The key was missing. Perhaps Redis was flushed, so the stream may be gone as well.
+            self._after = None
             return True
         if await self._redis.get(LEADER_KEY) != self._token.encode():
             return False

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
 from pydantic import SecretStr
+from yarl import URL
 
 from app.domain.bounds import YEAR_S, Bounds
 from app.domain.json_text import read_json, write_json
@@ -25,9 +26,17 @@ from app.errors import (
 )
 from app.kinds.base import AgentContext, Config
 from app.kinds.config import check_keys, refuse
-from app.kinds.signatures import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, signature
+from app.kinds.signatures import (
+    KEY_HEADER,
+    OLD_SIGNATURE_HEADER,
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+    old_signature,
+    signature,
+)
 from app.llm.headers import retry_after_s
 from app.outbound.addresses import resolve_public, url_problem
+from app.outbound.headers import check_headers, name_problem, value_problem
 
 KEYS = ("url", "headers", "timeout", "secret_env")
 #: Prefix of the environment variables that an agent may name; no other variable may be sent out.
@@ -39,12 +48,11 @@ MAX_SHOWN_BYTES = 300
 OK, REDIRECTION, BAD_REQUEST, SERVER_FAILURE = 200, 300, 400, 500
 
 _SECRET = re.compile(rf"{SECRET_PREFIX}[A-Z0-9_]+")
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# Headers that this module or the HTTP connection sets.
+# Headers that this module sets.
 _OURS = {
-    *("content-type", "content-length", "content-encoding", "transfer-encoding", "host"),
-    *("connection", "upgrade", "accept-encoding"),
-    *(name.lower() for name in (KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER)),
+    *("content-type", "content-encoding", "accept-encoding"),
+    *(name.lower() for name in (KEY_HEADER, SIGNATURE_HEADER, OLD_SIGNATURE_HEADER)),
+    TIMESTAMP_HEADER.lower(),
 }
 _SENSITIVE = re.compile(r"authorization|cookie|token|secret|password|api-?key", re.IGNORECASE)
 _BY_STATUS: Mapping[int, type[ProviderError]] = {
@@ -106,6 +114,7 @@ class HttpKind:
         config = context.config
         body = write_json(dict(context.inputs))
         headers = self._headers(context, body)
+        _check_known(headers)
         target = await resolve_public(config["url"], allow=self._allow)
         timeout_s = min(config.get("timeout") or math.inf, context.timeout_s)
         try:
@@ -139,9 +148,19 @@ class HttpKind:
             KEY_HEADER: context.idempotency_key,
         }
         if secret := context.config.get("secret_env"):
-            timestamp = str(int(time.time()))
-            signed = signature(self._known(secret), timestamp, body)
-            headers |= {TIMESTAMP_HEADER: timestamp, SIGNATURE_HEADER: signed}
+            timestamp, known = str(int(time.time())), self._known(secret)
+            headers |= {
+                TIMESTAMP_HEADER: timestamp,
+                SIGNATURE_HEADER: signature(
+                    known,
+                    timestamp=timestamp,
+                    method="POST",
+                    url=str(URL(context.config["url"]).with_fragment(None)),
+                    key=context.idempotency_key,
+                    body=body,
+                ),
+                OLD_SIGNATURE_HEADER: old_signature(known, timestamp, body),
+            }
         return headers
 
     def _header(self, value: Any) -> str:
@@ -157,6 +176,16 @@ class HttpKind:
                 reached=False,
             )
         return secret.get_secret_value()
+
+
+def _check_known(headers: Mapping[str, str]) -> None:
+    """Refuse values of environment variables that are no values of headers."""
+    try:
+        check_headers(headers)
+    except ValueError as error:
+        raise AuthenticationFailed(
+            f"{error}: correct the variable where the workers run", provider="http", reached=False
+        ) from error
 
 
 async def _answer(response: ClientResponse, context: AgentContext) -> Any:
@@ -218,16 +247,16 @@ def _check_secret(path: str, name: Any) -> None:
 
 def _check_header(name: str, value: Any) -> None:
     path = f"headers.{name}"
-    if not _HEADER.fullmatch(name):
-        refuse(path, "is not a valid name of a header")
+    if problem := name_problem(name):
+        refuse(path, problem)
     if name.lower() in _OURS:
         refuse(path, "is set for each request: remove it")
     if isinstance(value, Mapping):
         if set(value) != {"env"}:
             refuse(path, 'has an object that is not {"env": "NAME"}')
         _check_secret(f"{path}.env", value["env"])
-    elif not isinstance(value, str) or not value.isprintable():
-        refuse(path, f"is {shortened(value)}: give one line of text")
+    elif problem := value_problem(value):
+        refuse(path, problem)
     elif _SENSITIVE.search(name):
         refuse(
             path,

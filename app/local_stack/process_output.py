@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from app.domain.plain_text import shown
+
 MAX_LINE_BYTES = 1_000_000
 #: The beginning of the line in which a worker explains its refusal to start.
 REFUSAL = "agentchord worker: "
@@ -47,7 +49,8 @@ class Output:
                 if log is not None:
                     log.write(line)
                 elif text and self._stream is not None:
-                    self._stream.write(prefix + line.rstrip() + b"\n")
+                    shown_line = shown(line.decode(errors="replace").rstrip())
+                    self._stream.write(prefix + shown_line.encode() + b"\n")
                     self._stream.flush()
 
     def _log(self, name: str) -> contextlib.AbstractContextManager[BinaryIO | None]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.domain.plain_text import shown
 from app.local_stack.process_output import Output
 from app.local_stack.supervisor import Program, Supervisor
 
@@ -75,7 +76,7 @@ def supervisor(
         output=Output(
             stream=None if log_folder else sys.stderr.buffer,
             folder=log_folder,
-            say=lambda text: print(f"agentchord: {text}", file=sys.stderr, flush=True),
+            say=lambda text: print(shown(f"agentchord: {text}"), file=sys.stderr, flush=True),
         ),
         grace_s=settings.engine.drain_grace_s + WIND_UP_S,
     )

@@ -34,7 +34,7 @@ ADMISSIBLE: TextClause = text("""
 """)
 BUDGETS: TextClause = text("""
     SELECT DISTINCT ON (b.scope, b.subject, b.period)
-        b.scope, b.subject, b.period, b.limit_usd, b.spent_usd, b.held_usd
+        b.scope, b.subject, b.period, b.soft, b.limit_usd, b.spent_usd, b.held_usd
     FROM budgets b JOIN standing_budgets s USING (scope, subject, period)
     WHERE b.period_start IS NULL OR b.period_start <= clock_timestamp()
     ORDER BY b.scope, b.subject, b.period, b.period_start DESC NULLS LAST
@@ -95,7 +95,7 @@ async def read_cluster(connection: AsyncConnection) -> list[Sample]:
         *await _counted(connection, ADMISSIBLE, metrics.AGENTS_ADMISSIBLE),
     ]
     for row in await connection.execute(BUDGETS):
-        labels = row.scope, row.subject, row.period
+        labels = row.scope, row.subject, row.period, "soft" if row.soft else "hard"
         found += [
             (metrics.BUDGET_LIMIT, labels, float(row.limit_usd)),
             (metrics.BUDGET_SPENT, labels, float(row.spent_usd)),

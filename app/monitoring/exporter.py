@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from app.errors import AgentChordError
 from app.monitoring.cluster import Sample
+from app.outbound.own_hosts import own_hosts_only
 from app.telemetry import metrics
 from app.telemetry.metrics import ClusterMetric
 
@@ -33,18 +34,20 @@ class Exporter:
     Args:
         readers: A function for each service, by the service's name; the function reads the samples
             of this service.
+        allowed_hosts: Names, besides local names, under which the exporter may be asked.
 
     Example:
         exporter = Exporter({"postgres": read_postgres, "redis": read_redis})
         web.run_app(exporter.application(), host="127.0.0.1", port=9464)
     """
 
-    def __init__(self, readers: Mapping[str, Reader]) -> None:
+    def __init__(self, readers: Mapping[str, Reader], *, allowed_hosts: Sequence[str] = ()) -> None:
         self._readers = readers
+        self._allowed_hosts = allowed_hosts
 
     def application(self) -> web.Application:
         """Make the web application."""
-        application = web.Application()
+        application = web.Application(middlewares=[own_hosts_only(self._allowed_hosts)])
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/healthz", _healthz)
         return application

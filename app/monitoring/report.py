@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from app.domain.json_text import write_json
+from app.domain.plain_text import shown
 from app.monitoring.explain import Live, explain_waits
 from app.monitoring.explain_answers import explain_answers
 from app.monitoring.explain_cost import explain_money, explain_time
@@ -54,7 +55,7 @@ def report_page(
     timeline = timeline_of(history)
     critical = {step.name for step in timeline.critical_path}
     run = history.run
-    return Markup(
+    page = Markup(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
@@ -79,6 +80,7 @@ def report_page(
             )
         ),
     )
+    return shown(page)
 
 
 def _header(history: RunHistory, timeline: Timeline) -> Markup:

@@ -12,14 +12,11 @@ from app.configuration.sections import HttpTools
 from app.domain.suggestions import listed, shortened
 from app.errors import AddressRefused
 from app.outbound.addresses import Lookup, Target, look_up, resolve_public
+from app.outbound.headers import check_headers
 
 REDIRECTS = (301, 302, 303, 307, 308)
 KEEP_METHOD = (307, 308)
 CHUNK_BYTES = 65_536
-# Headers that decide the end and the host of a request; a model may not set these headers.
-OWN_HEADERS = frozenset(
-    "host content-length transfer-encoding connection upgrade te trailer expect keep-alive".split()
-)
 CREDENTIALS = frozenset(("authorization", "cookie", "proxy-authorization"))
 
 
@@ -107,9 +104,7 @@ class Fetcher:
                 f"method {shortened(request.method)} is not allowed: use one of "
                 f"{listed(self._rules.methods)}"
             )
-        for name in request.headers:
-            if name.lower() in OWN_HEADERS or name.lower().startswith("proxy-"):
-                raise ValueError(f"header {shortened(name)} may not be set: leave it out")
+        check_headers(request.headers)
 
     async def _follow(self, request: WebRequest) -> WebAnswer:
         for _ in range(self._rules.max_redirects + 1):

@@ -1,24 +1,27 @@
-"""Checks a workflow's conditions and schemas when the workflow is registered.
+"""Checks a workflow's names, conditions and schemas when the workflow is registered.
 
-Two libraries make these checks. When the workflow runs, the same two libraries evaluate its
-conditions and apply its schemas.
+Two libraries check the conditions and the schemas. When the workflow runs, the same two libraries
+evaluate its conditions and apply its schemas.
 """
 
 from app.conditions.program import compiled
 from app.domain.agent import schema_of
+from app.domain.plain_text import find_control
 from app.domain.workflow import Workflow
 from app.errors import WorkflowError
 from app.registration.output_schemas import check_schema
 
 
 def check_workflow(workflow: Workflow) -> None:
-    """Refuse a workflow whose conditions or schemas are not valid.
+    """Refuse a workflow whose names, conditions or schemas are not valid.
 
     Raises:
-        WorkflowError: If a condition or a schema is not valid. The message names the agent, and the
-            error has the path of the field.
+        WorkflowError: If a name, a condition or a schema is not valid. The message names the agent,
+            and the error has the path of the field.
     """
+    _check_name(workflow.name, "the workflow's name", "name")
     for index, agent in enumerate(workflow.agents):
+        _check_name(agent.module, f"agent {agent.name!r}: module", f"agents[{index}].module")
         field = "condition"
         try:
             if condition := workflow.data_flow.condition(agent):
@@ -30,3 +33,14 @@ def check_workflow(workflow: Workflow) -> None:
             raise WorkflowError(
                 f"agent {agent.name!r}: {field} {error}", field=f"agents[{index}].{field}"
             ) from error
+
+
+def _check_name(name: str, what: str, field: str) -> None:
+    # Workflows that were stored by an earlier version may have such names. Therefore a workflow
+    # that is read from Postgres is not checked here, and every output makes names visible.
+    if control := find_control(name):
+        raise WorkflowError(
+            f"{what} contains the character {control}, which controls terminals or turns text "
+            "around: remove it",
+            field=field,
+        )

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from app.outbound.own_hosts import own_hosts_only
 from app.simulator.anthropic_wire import AnthropicWire
 from app.simulator.config import SimulatorConfig, config_as_json, config_with
 from app.simulator.exchange import Exchange
@@ -154,7 +155,9 @@ class Simulator:
         self._exchange.reset(self._first_config)
 
     def _application(self) -> web.Application:
-        application = web.Application(client_max_size=_MAX_BODY_BYTES)
+        application = web.Application(
+            client_max_size=_MAX_BODY_BYTES, middlewares=[own_hosts_only([self._host])]
+        )
         serve, count = self._exchange.serve, self._exchange.count
         application.add_routes(
             [

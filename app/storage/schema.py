@@ -74,10 +74,13 @@ def upgrade(url: str) -> None:
     """Migrate to the newest schema; several processes may call this function at once.
 
     Raises:
+        SchemaMismatch: If the schema is newer than this version knows; nothing is changed.
         ServiceUnavailable: If Postgres cannot be reached.
     """
     from alembic import command
 
+    if (found := current(url)) is not None and found > HEAD:
+        raise _newer(found)
     _migrate(url, lambda config: command.upgrade(config, "head"))
 
 
@@ -126,7 +129,11 @@ def require(url: str) -> None:
             f"the database's schema is {found or 'empty'!r}, this version needs {HEAD!r}: "
             "run `agentchord migrate`"
         )
-    raise SchemaMismatch(
+    raise _newer(found)
+
+
+def _newer(found: str) -> SchemaMismatch:
+    return SchemaMismatch(
         f"the database's schema {found!r} is newer than this version knows ({HEAD!r}): "
         "install the version of agentchord that migrated it"
     )

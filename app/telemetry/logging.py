@@ -3,10 +3,11 @@
 import logging
 import sys
 from contextvars import Context, copy_context
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
+from app.domain.plain_text import shown
 from app.telemetry.redaction import Redactor
 
 
@@ -30,15 +31,19 @@ def configure_logging(settings: LoggingSettings, redactor: Redactor | None = Non
         redactor: Object that hides secrets in every line; the default hides only strings that look
             like a key.
     """
-    console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    console = settings.format == "console" or (settings.format == "auto" and terminal)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    # JSON escapes control characters by itself.
+    renderers: list[structlog.typing.Processor] = (
+        [_plain, structlog.dev.ConsoleRenderer()]
+        if console
+        else [structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -54,7 +59,7 @@ def configure_logging(settings: LoggingSettings, redactor: Redactor | None = Non
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
                 redactor or Redactor(),
-                renderer,
+                *renderers,
             ],
         )
     )
@@ -64,6 +69,13 @@ def configure_logging(settings: LoggingSettings, redactor: Redactor | None = Non
     # At level INFO, Celery logs every message. The history of a run records the same facts.
     for noisy in ("alembic", "celery.worker.strategy", "celery.app.trace", "httpx2", "kombu"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _plain(
+    _logger: Any, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Make control characters visible; the renderer writes values of other types as their repr."""
+    return {key: shown(each) if isinstance(each, str) else each for key, each in line.items()}
 
 
 def of_nobody() -> Context:

@@ -197,17 +197,17 @@ CIRCUITS_OPEN = ClusterMetric(
 BUDGET_LIMIT = ClusterMetric(
     name="agentchord_budget_limit_usd",
     help="Limit of a standing budget in its current period",
-    labels=("scope", "subject", "period"),
+    labels=("scope", "subject", "period", "kind"),
 )
 BUDGET_SPENT = ClusterMetric(
     name="agentchord_budget_spent_usd",
     help="Dollars of a standing budget that are spent in its current period",
-    labels=("scope", "subject", "period"),
+    labels=("scope", "subject", "period", "kind"),
 )
 BUDGET_HELD = ClusterMetric(
     name="agentchord_budget_held_usd",
     help="Dollars of a standing budget that are held for calls under way",
-    labels=("scope", "subject", "period"),
+    labels=("scope", "subject", "period", "kind"),
 )
 RUN_BUDGET_USED = ClusterMetric(
     name="agentchord_run_budget_used_ratio",

@@ -17,7 +17,13 @@ from app.domain.providers import routed
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.domain.workflow import Workflow
-from app.errors import ConfigurationError, UnknownFunction, WorkflowError, WorkflowFileError
+from app.errors import (
+    ConfigurationError,
+    InvalidJson,
+    UnknownFunction,
+    WorkflowError,
+    WorkflowFileError,
+)
 from app.kinds.registry import KindRegistry
 from app.registration.workflows import check_workflow
 from app.workflow_files.steps import agent_of_step, step_keys, step_place
@@ -185,13 +191,13 @@ def _agent(document: Document, place: Place, value: Any, kind_key: str = "kind")
         value = value | {"config": {**config, "workflow": inner}}
     policy = value.get("retry_policy")
     if policy is not None:
-        place = (*place, "retry_policy")
-        _check_keys(document, place, policy, RETRY_KEYS, ())
-        try:
-            value = value | {"retry_policy": RetryPolicy(**policy)}
-        except ConfigurationError as error:
-            raise document.error(str(error), place) from error
-    return Agent(**value)
+        _check_keys(document, (*place, "retry_policy"), policy, RETRY_KEYS, ())
+    try:
+        return Agent.from_definition(value)
+    except ConfigurationError as error:
+        raise document.error(str(error), (*place, "retry_policy")) from error
+    except InvalidJson as error:
+        raise document.error(str(error), (*place, "output_schema")) from error
 
 
 def _choose(found: Mapping[str, Workflow], attribute: str | None, file: str) -> Workflow:

@@ -144,6 +144,12 @@ async def _spent(watched: Watched) -> None:
     await watched.book(1, "90")
 
 
+async def _soft_spent(watched: Watched) -> None:
+    await watched.cluster.set_budget("module", "HR", limit="10", soft=True)
+    await watched.spend("10", ("module", "HR"))
+    await watched.book(1, "90")
+
+
 async def _run_nearly_spent(watched: Watched) -> None:
     await watched.spend("0.85", cost_budget=1.0)
 
@@ -216,6 +222,7 @@ async def _exporter_down(watched: Watched) -> None:
 PROVOCATIONS: dict[str, Callable[[Watched], Awaitable[None]]] = {
     "BudgetNearlySpent": _nearly_spent,
     "BudgetSpent": _spent,
+    "SoftBudgetSpent": _soft_spent,
     "RunBudgetNearlySpent": _run_nearly_spent,
     "RunBudgetSpent": _run_spent,
     "AgentsRefusedForMoney": _refused,
@@ -230,6 +237,14 @@ PROVOCATIONS: dict[str, Callable[[Watched], Awaitable[None]]] = {
     "ServiceDown": _service_down,
     "ExporterDown": _exporter_down,
 }
+
+
+def test_the_text_of_an_alert_names_a_period_only_if_there_is_one() -> None:
+    texts = [each.annotations["summary"] for each in ALERTS if "$labels.period" in str(each)]
+
+    guarded = '{{ if ne $labels.period "none" }}{{ $labels.period }} {{ end }}'
+    assert texts
+    assert not [text for text in texts if "$labels.period" in text.replace(guarded, "")]
 
 
 def test_every_alert_is_provoked() -> None:

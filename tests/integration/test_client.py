@@ -12,7 +12,7 @@ from app.client.client import Client
 from app.domain.run_options import RunOptions
 from app.domain.status import WorkflowStatus
 from app.domain.workflow import Workflow
-from app.errors import UnknownRun, UnknownWorkflow, WaitTimeout
+from app.errors import UnknownRun, UnknownWorkflow, WaitTimeout, WorkflowError
 from tests.support.database_cluster import Cluster, agent, ending
 
 pytestmark = pytest.mark.anyio
@@ -91,3 +91,17 @@ async def test_limits_are_set_read_and_forgotten(client: Client) -> None:
     assert table.resolve("openai", "any")[1].requests_per_minute == 7
     assert await client.limits.forget("openai", "default", []) == ["requests_per_minute"]
     assert (await client.limits.read()).resolve("openai", "any")[1].requests_per_minute != 7
+
+
+@pytest.mark.parametrize("reason", ["a\0b", "\ud800", 5])
+async def test_a_text_that_cannot_be_stored_is_refused_and_the_run_goes_on(
+    client: Client, reason: Any
+) -> None:
+    run_id = await client.runs.enqueue(WORKFLOW, INPUT)
+
+    with pytest.raises(WorkflowError, match=r"^the reason (contains|is)"):
+        await client.control.cancel(run_id, reason)
+    with pytest.raises(WorkflowError, match=r"^the agent's name (contains|is)"):
+        await client.control.rerun(run_id, reason)
+
+    assert not (await client.runs.read(run_id)).status.is_final

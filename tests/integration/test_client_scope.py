@@ -154,7 +154,7 @@ async def wakes_nobody(tenants: Tenants) -> None:
 
 async def reads_no_stream(tenants: Tenants) -> None:
     with pytest.raises(OutOfScope, match="scope ALL"):
-        tenants.other.history.consumer("group", "name", stale_s=1)
+        tenants.other.history.consumer("group", "name", after=0, stale_s=1)
 
 
 async def stores_a_workflow(tenants: Tenants) -> None:

@@ -59,14 +59,14 @@ async def some_events(cluster: Cluster) -> None:
     await cluster.advance(run_id, 0)
 
 
-def member(redis: Redis, name: str, stale_s: float = 60.0) -> Group:
-    return Group(redis, "service", name, stale_s=stale_s)
+def member(redis: Redis, name: str, *, after: int = 0, stale_s: float = 60.0) -> Group:
+    return Group(redis, "service", name, after=after, stale_s=stale_s)
 
 
-async def take(group: Group, count: int, *, after: int = 0) -> list[int]:
+async def take(group: Group, count: int) -> list[int]:
     """This number of events; all but the last are acknowledged."""
     found: list[int] = []
-    async with asyncio.timeout(10), aclosing(consume(group, after=after)) as events:
+    async with asyncio.timeout(10), aclosing(consume(group)) as events:
         async for document in events:
             found.append(orjson.loads(document)["id"])
             if len(found) == count:
@@ -107,7 +107,7 @@ async def test_a_stream_that_is_gone_is_made_again_from_the_newest_events(
 
 
 async def test_the_stream_of_another_database_is_replaced(cluster: Cluster, redis: Redis) -> None:
-    await EventStream(redis).add([1_000_000], ["{}"], make=True)
+    await EventStream(redis).add([1_000_000], ["{}"], after=None)
     await some_events(cluster)
 
     await copied(relay_of(cluster, redis))
@@ -135,7 +135,7 @@ async def test_members_of_a_group_take_one_event_at_a_time(cluster: Cluster, red
     await some_events(cluster)
     await copied(relay_of(cluster, redis))
     one, two = member(redis, "one"), member(redis, "two")
-    await one.join(0)
+    await one.join()
 
     taken = [(await each.new())[0][0] for each in (one, two, one)]
 
@@ -149,7 +149,7 @@ async def test_a_group_goes_on_where_it_stood_when_its_stream_was_lost(
     await some_events(cluster)
     await copied(relay)
     found: list[int] = []
-    async with asyncio.timeout(10), aclosing(consume(member(redis, "one"), after=0)) as events:
+    async with asyncio.timeout(10), aclosing(consume(member(redis, "one"))) as events:
         async for document in events:
             found.append(orjson.loads(document)["id"])
             if len(found) == 7:
@@ -167,4 +167,119 @@ async def test_a_new_group_begins_where_it_is_told(cluster: Cluster, redis: Redi
     await copied(relay_of(cluster, redis))
     history = await history_of(cluster)
 
-    assert await take(member(redis, "one"), 2, after=history[3]) == history[4:6]
+    assert await take(member(redis, "one", after=history[3]), 2) == history[4:6]
+
+
+class Member:
+    """A member of the group that takes one event at a time, on the test's command."""
+
+    def __init__(self, redis: Redis, name: str, *, after: int) -> None:
+        self._events = consume(member(redis, name, after=after))
+        self._next: asyncio.Future[bytes] | None = None
+        self.got: list[int] = []
+
+    async def take(self) -> None:
+        """Ask for the next event, which confirms the previous one; give up waiting, not asking."""
+        if self._next is None:
+            self._next = asyncio.ensure_future(anext(self._events))
+        await asyncio.wait([self._next], timeout=0.05)
+        if self._next.done():
+            self.got.append(orjson.loads(self._next.result())["id"])
+            self._next = None
+
+    async def take_one(self) -> None:
+        async with asyncio.timeout(20):
+            while not self.got:
+                await self.take()
+
+    async def die(self) -> None:
+        """End without a confirmation of the event that was taken last."""
+        if self._next is not None:
+            self._next.cancel()
+            await asyncio.wait([self._next])
+
+
+async def drain(members: list[Member], wanted: set[int]) -> None:
+    """Let the members take events until together they have all wanted events."""
+    async with asyncio.timeout(20):
+        while not wanted <= {id_ for each in members for id_ in each.got}:
+            for each in members:
+                await each.take()
+
+
+@pytest.mark.parametrize("joins_before_the_flush", [True, False])
+async def test_a_group_gets_every_event_that_it_had_not_taken_when_redis_was_flushed(
+    cluster: Cluster, redis: Redis, joins_before_the_flush: bool
+) -> None:
+    await some_events(cluster)
+    copying = asyncio.create_task(relay_of(cluster, redis).run())
+    old = Member(redis, "old", after=0)
+    await old.take_one()
+    await some_events(cluster)
+    history = await history_of(cluster)
+    # The group stands at its first event. A group of the new member alone would begin at the end.
+    new = Member(redis, "new", after=history[-1])
+    if joins_before_the_flush:
+        await new.take_one()
+
+    await redis.flushdb()
+    await drain([new, old], set(history))
+    copying.cancel()
+    for each in (new, old):
+        await each.die()
+
+
+async def test_a_group_that_a_new_member_made_too_late_goes_back_to_where_it_was(
+    cluster: Cluster, redis: Redis
+) -> None:
+    await some_events(cluster)
+    relay = relay_of(cluster, redis)
+    await copied(relay)
+    history = await history_of(cluster)
+    old, new = member(redis, "old"), member(redis, "new", after=history[-1])
+    await old.join()
+    await old.acknowledge()
+
+    await redis.flushdb()
+    await some_events(cluster)
+    await copied(relay)
+    await new.join()
+    joined = await old.join()
+
+    assert joined
+    assert (await old.new())[0][0] == history[0]
+    assert await new.join()
+    assert (await new.new())[0][0] == history[1]
+
+
+async def test_an_event_of_a_member_that_dies_with_redis_comes_to_another_member(
+    cluster: Cluster, redis: Redis
+) -> None:
+    await some_events(cluster)
+    copying = asyncio.create_task(relay_of(cluster, redis).run())
+    dying, other = (Member(redis, name, after=0) for name in ("dying", "other"))
+    await dying.take_one()
+    await other.take_one()
+
+    await redis.flushdb()
+    await drain([other], {dying.got[-1], *(await history_of(cluster))})
+    copying.cancel()
+    await other.die()
+
+
+async def test_a_reader_that_is_first_after_a_flush_leaves_the_stream_to_the_relay(
+    cluster: Cluster, redis: Redis
+) -> None:
+    relay = relay_of(cluster, redis)
+    await some_events(cluster)
+    await copied(relay)
+
+    await redis.flushdb()
+    joined = await member(redis, "one").join()
+    # A reader of an earlier version, or another program, may make an empty stream.
+    await redis.xgroup_create(STREAM, "theirs", id="0-0", mkstream=True)
+    await some_events(cluster)
+    await copied(relay)
+
+    assert not joined
+    assert await ids_in(redis) == await history_of(cluster)

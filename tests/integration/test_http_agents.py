@@ -4,12 +4,15 @@ import asyncio
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from app.errors import (
@@ -26,6 +29,7 @@ from app.errors import (
 from app.kinds.base import AgentContext
 from app.kinds.http import HttpKind
 from tests.support.http_server import serving_on_a_port
+from tests.support.markdown import ROOT
 
 pytestmark = pytest.mark.anyio
 
@@ -103,9 +107,9 @@ async def test_inputs_are_posted_as_json_and_the_answer_is_the_output(remote: Re
     assert "AgentChord-Signature" not in headers
 
 
-async def test_a_request_is_signed_over_its_time_and_body(remote: Remote) -> None:
+async def test_a_request_is_signed_over_its_time_url_key_and_body(remote: Remote) -> None:
     await ask(
-        remote.url,
+        f"{remote.url}?of=é#part",
         secret_env="AGENT_SECRET_REVIEW",
         headers={"Authorization": {"env": "AGENT_SECRET_TOKEN"}},
     )
@@ -115,6 +119,51 @@ async def test_a_request_is_signed_over_its_time_and_body(remote: Remote) -> Non
     expected = hmac.new(b"hush", message, hashlib.sha256).hexdigest()
     assert headers["AgentChord-Signature"] == f"v1={expected}"
     assert headers["Authorization"] == "Bearer t0ken"
+    url = f"{remote.url}?of=%C3%A9"
+    is_authentic = documented_check()
+    assert is_authentic("hush", headers, url, body)
+    assert not is_authentic("other", headers, url, body)
+    assert not is_authentic("hush", headers, f"{url}&to=x", body)
+    assert not is_authentic("hush", headers, url, body + b" ")
+    for name in ("Idempotency-Key", "AgentChord-Timestamp"):
+        assert not is_authentic("hush", headers | {name: f"{headers[name]}0"}, url, body)
+    del headers["AgentChord-Signature-V2"]
+    assert not is_authentic("hush", headers, url, body)
+
+
+SIGNED = ("AgentChord-Timestamp", "AgentChord-Signature-V2", "Idempotency-Key")
+GARBAGE = st.text(max_size=20) | st.sampled_from(["²", "1" * 5000, "-1", "1e3", "v2=", "\udcff"])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(st.sampled_from(SIGNED), GARBAGE), st.binary(max_size=20))
+def test_the_documented_check_of_a_signature_refuses_garbage(
+    headers: dict[str, str], body: bytes
+) -> None:
+    assert documented_check()("hush", headers, "https://a.example/agent", body) is False
+
+
+def documented_check() -> Any:
+    """The function of docs/agents.md that checks a signature."""
+    page = (ROOT / "docs" / "agents.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python run\n(.*?)```", page, re.DOTALL)
+    (code,) = (block for block in blocks if "hmac" in block)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names["is_authentic"]
+
+
+@pytest.mark.parametrize("value", ["a\r\nHost: b", "a\0", "\udcff", " a"])
+async def test_a_variable_that_is_no_value_of_a_header_stops_the_request_and_is_not_shown(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setitem(SECRETS, "AGENT_SECRET_TOKEN", value)
+
+    with pytest.raises(AuthenticationFailed, match="correct the variable") as refused:
+        await ask(remote.url, headers={"X-Key": {"env": "AGENT_SECRET_TOKEN"}})
+
+    assert "Host: b" not in str(refused.value)
+    assert remote.requests == []
 
 
 @pytest.mark.parametrize("name", ["AGENT_SECRET_MISSING", "OPENAI_API_KEY"])

@@ -101,10 +101,10 @@ async def test_methods_and_headers_that_are_not_allowed_are_refused(server: Serv
 
     with pytest.raises(ValueError, match="'DELETE' is not allowed: use one of 'GET', 'HEAD'"):
         await fetcher.fetch(get(server.url, method="DELETE"))
-    for name in ("Host", "content-length", "Proxy-Authorization"):
-        with pytest.raises(ValueError, match="may not be set"):
+    for name in ("Host ", "Transfer-Encoding ", "Host", "content-length", "Proxy-Authorization"):
+        with pytest.raises(ValueError, match=r"not a valid name|belongs to the connection"):
             await fetcher.fetch(get(server.url, headers={name: "x"}))
-    with pytest.raises(ValueError, match=r"[Nn]ewline|carriage|character"):
+    with pytest.raises(ValueError, match="one line of text"):
         await fetcher.fetch(get(server.url, headers={"X": "a\r\nHost: b"}))
     assert server.seen == []
 

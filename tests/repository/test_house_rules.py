@@ -14,6 +14,8 @@ MAX_DEPTH = 2
 REASON = re.compile(r"over 400 lines because \w+", re.IGNORECASE)
 NAMES_THAT_SAY_NOTHING = {"common", "helpers", "manager", "misc", "util", "utils"}
 WAIT = "wait for a condition with a deadline (tests/support/waiting.py)"
+#: Modules of the command line that print; every other module calls these modules.
+PRINTERS = ("messages.py", "output.py")
 FORBIDDEN_IN_TESTS = {
     r"\btime\.sleep\(": WAIT,
     r"\bfrom time import .*\bsleep\b": WAIT,
@@ -111,3 +113,12 @@ def test_every_dependency_has_its_reason() -> None:
     missing = [name for name in names if not re.search(rf"^\| .*\b{name}\b", reasons, re.MULTILINE)]
 
     assert missing == []
+
+
+def test_every_text_of_the_command_line_is_printed_as_plain_text() -> None:
+    files = (path for path in (ROOT / "app" / "cli").glob("*.py") if path.name not in PRINTERS)
+
+    printing = r"(?<![\w.])print\(|\bstdout\.write\(|\bConsole\(|typer\.echo\("
+    found = lines_that_match(printing, files)
+
+    assert found == [], "call tell(), say(), answer() or console(), which show control characters"

@@ -200,6 +200,26 @@ def test_inputs_come_in_many_forms_and_add_up(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "words",
+    [['{"a": 1, "b": {"c": 1, "c": 2}}'], ['a:={"c": 1, "c": 1}'], ["c=1", "c=2"], ["c=1", "c:=1"]],
+)
+def test_a_key_that_is_given_twice_is_refused(words: list[str]) -> None:
+    with pytest.raises(typer.BadParameter, match=r"'c'.*twice"):
+        read_input(words)
+
+
+def test_a_later_word_replaces_a_key_of_an_earlier_object() -> None:
+    assert read_input(['{"a": 1, "b": 2}', "a=x"]) == {"a": "x", "b": 2}
+
+
+def test_the_text_of_a_file_has_no_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "letter.txt"
+    file.write_bytes(b"\xef\xbb\xbfDear Ms Ito")
+
+    assert read_input([f"letter=@{file}"]) == {"letter": "Dear Ms Ito"}
+
+
 @pytest.mark.parametrize("word", ["oops", "=x", ":=1", "{", "x:={", "x=@/nowhere", "[1]"])
 def test_an_input_of_no_form_is_refused(word: str) -> None:
     with pytest.raises(typer.BadParameter, match="--input"):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from app.documents.files import read_document
 from app.domain.retry import RetryStrategy
 from app.errors import WorkflowFileError
 from app.workflow_files.loader import load, load_python_workflow, load_workflow_file
@@ -156,6 +157,21 @@ def test_a_mistake_is_refused_with_file_line_and_field(
     assert (error.line, error.field) == (line, field)
     assert str(error).startswith(f"{path}:{line}: {field}: ")
     assert all(part in str(error) for part in message.split(".*"))
+
+
+@pytest.mark.parametrize(
+    ("scalar", "value"),
+    [
+        ("1000", 1000),
+        ("-1.5e3", -1500.0),
+        *((text, text) for text in ("1_000", "1_0.5", "0_1", "_1")),
+    ],
+)
+def test_a_number_in_yaml_has_no_underscores(tmp_path: Path, scalar: str, value: object) -> None:
+    file = tmp_path / "input.yaml"
+    file.write_text(f"key: {scalar}")
+
+    assert read_document(file).value == {"key": value}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,156 @@
+"""Text from outside is text: no output contains a character that controls a terminal."""
+
+import csv
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from rich.progress import Progress
+from rich.text import Text
+
+from app.cli import costs
+from app.cli.messages import say, tell
+from app.cli.output import PlainConsole, answer, print_json, table
+from app.costs.reports import CostLine
+from app.domain.agent import Agent
+from app.domain.plain_text import find_control
+from app.domain.workflow import Workflow
+from app.errors import WorkflowError
+from app.registration.workflows import check_workflow
+from app.telemetry.logging import configure_logging
+
+HOSTILE = (
+    *("\x1b[2J", "\x1b]0;pwned\x07", "\x9b31m", "a\rb", "\b\b"),
+    *("\u202egpj.exe", "\u2066", "\x7f"),
+)
+#: Signs with which a formula begins, the last of them in the full-width form.
+FORMULA = tuple("=+-@\t\r\uff1d")
+TEXTS = st.text(max_size=20) | st.builds(
+    lambda before, sign, after: before + sign + after,
+    st.text(max_size=4),
+    st.sampled_from(HOSTILE),
+    st.text(max_size=4),
+)
+QUICK = settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def controls(text: str) -> list[str]:
+    return [each for each in text.replace("\n", "").replace("\t", "") if find_control(each)]
+
+
+def by_progress(text: str) -> None:
+    screen = PlainConsole(file=sys.stdout, width=80)
+    with Progress(console=screen, auto_refresh=False) as progress:
+        progress.add_task(text, total=1)
+
+
+PRINTERS: dict[str, Callable[[str], None]] = {
+    "say": say,
+    "tell": tell,
+    "a table": lambda text: answer({}, table((text,), [(text,)], title=text), json=False),
+    "a text": lambda text: answer({}, text, json=False),
+    "styled text": lambda text: PlainConsole(file=sys.stdout).print(Text(text)),
+    "json": lambda text: answer({text: [text]}, "", json=True),
+    "a progress bar": by_progress,
+}
+
+
+@QUICK
+@given(TEXTS)
+@example("".join(HOSTILE))
+@pytest.mark.parametrize("printer", PRINTERS)
+def test_no_printer_of_the_command_line_passes_on_a_control_character(
+    capsys: pytest.CaptureFixture[str], printer: str, text: str
+) -> None:
+    capsys.readouterr()
+    PRINTERS[printer](text)
+
+    out, error = capsys.readouterr()
+
+    assert controls(out + error) == []
+
+
+@QUICK
+@given(TEXTS)
+@example("".join(HOSTILE))
+def test_json_for_programs_keeps_every_character(
+    capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    capsys.readouterr()
+    print_json({"name": text})
+
+    assert json.loads(capsys.readouterr().out) == {"name": text}
+
+
+@QUICK
+@given(TEXTS)
+@example("".join(HOSTILE))
+def test_a_log_on_a_terminal_has_no_control_character_of_a_value(text: str) -> None:
+    stream, before = io.StringIO(), sys.stderr
+    handlers, level = logging.getLogger().handlers, logging.getLogger().level
+    try:
+        sys.stderr = stream
+        configure_logging(SimpleNamespace(level="INFO", format="console"))
+        logging.getLogger("test").warning("%s", text)
+    finally:
+        sys.stderr = before
+        logging.getLogger().handlers = handlers
+        logging.getLogger().setLevel(level)
+
+    # The renderer's own colours are ESC [ digits m; what is left comes from the text.
+    left = stream.getvalue()
+    for code in range(110):
+        left = left.replace(f"\x1b[{code}m", "")
+    assert controls(left) == []
+
+
+@QUICK
+@given(TEXTS | st.builds(str.__add__, st.sampled_from([*FORMULA, " ="]), st.text(max_size=5)))
+@example("=HYPERLINK(1)")
+@example("\t=1+1")
+def test_a_cell_of_csv_is_never_a_formula(capsys: pytest.CaptureFixture[str], key: str) -> None:
+    capsys.readouterr()
+    costs._print_csv([line(key)], "workflow")
+
+    _, row = csv.reader(io.StringIO(capsys.readouterr().out))
+
+    assert controls(row[0]) == []
+    assert not row[0].startswith(FORMULA)
+    assert not row[0].lstrip().startswith(FORMULA)
+    assert "-0.5" in row
+
+
+def line(key: str) -> CostLine:
+    values: dict[str, Any] = dict.fromkeys((each.name for each in fields(CostLine)), 0)
+    return CostLine(**values | {"key": key, "cost_usd": Decimal("-0.5")})
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_name_that_controls_a_terminal_is_refused_in_one_line(text: str) -> None:
+    call: dict[str, Any] = {"prompt_template": "go", "llm_config": {"model": "gpt-4o-mini"}}
+    named = Workflow(name=f"a{text}", agents=[Agent(name="a", **call)])
+    placed = Workflow(name="a", agents=[Agent(name="a", module=f"a{text}", **call)])
+
+    for workflow, field in ((named, "name"), (placed, "agents[0].module")):
+        with pytest.raises(WorkflowError, match="contains the character") as refused:
+            check_workflow(workflow)
+        assert refused.value.field == field
+        assert controls(str(refused.value)) == []
+
+
+@pytest.mark.parametrize("name", ["Überprüfung", "検査　一", "👩‍💻", "می‌خواهم", "a\xa0b"])
+def test_a_name_in_any_language_is_accepted(name: str) -> None:
+    agent = Agent(name="a", module=name, prompt_template="go", llm_config={"model": "gpt-4o-mini"})
+
+    check_workflow(Workflow(name=name, agents=[agent]))

@@ -28,7 +28,8 @@ class OpenAIAssembly(Assembly):
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         super().__init__(hidden=hides(body))
-        # The pieces of each text of the message, by the text's name; and the message's other parts.
+        # The pieces of each text of the message, by the text's name. The message's other parts are
+        # in ``_parts``.
         self._texts: dict[str, list[str]] = {}
         self._parts: dict[str, Any] = {}
         self._calls: list[_Call] = []
@@ -37,7 +38,8 @@ class OpenAIAssembly(Assembly):
         self._native: Any = None
         self._error: Any = None
         self._service_tier: Any = None
-        # Whether the last chunk had usage and no piece of the answer; and this chunk's usage.
+        # Whether the last chunk had usage and no piece of the answer. ``_last_usage`` is the usage
+        # of this chunk.
         self._counted_last = False
         self._last_usage: Mapping[str, Any] = {}
         # Whether the last piece of text was a thought in tags.
@@ -162,8 +164,8 @@ class OpenAIAssembly(Assembly):
         """Return the call that a part belongs to; servers number their calls in many ways.
 
         A part belongs to the call that has the part's id. Otherwise the part begins a new call if
-        its index is new, or if it has another id than the last call at its index. A part with a
-        name but without an id also begins a new call if the last call at its index is whole.
+        the part's index is new, or if the last call at this index has a different id. A part with a
+        name but without an id also begins a new call if the last call at this index is whole.
         """
         index, id_ = part.get("index"), part.get("id")
         if id_:

@@ -1,7 +1,8 @@
-"""Streamed answers: reads the SDK's events and builds the answer from its pieces.
+"""Streamed answers: reads the SDK's events and builds the answer from pieces.
 
 The result has the form of a whole answer, so that the same code reads streamed and whole answers.
-If an answer breaks off, the tokens of its first part are counted, because the provider bills them.
+If an answer breaks off, the tokens of the answer's first part are counted, because the provider
+bills these tokens.
 """
 
 from abc import ABC, abstractmethod
@@ -55,7 +56,7 @@ class Assembly(ABC):
         self._output_tokens = 0
         # The first half of a character whose second half has not arrived.
         self._half = ""
-        #: Whether the provider has begun to answer, so that it bills the prompt.
+        #: Whether the provider has begun to answer, so that the provider bills the prompt.
         self.begun = False
         #: Whether the last event of the answer has arrived.
         self.complete = False
@@ -100,7 +101,7 @@ class Assembly(ABC):
         """Take note that the stream has ended with [DONE]."""
 
     def reports_failure(self, event: Mapping[str, Any]) -> bool:
-        """Return whether an event is a failure, after which no answer can come."""
+        """Return whether an event is a failure; after a failure, no answer can come."""
         return reports_failure(event)
 
     @abstractmethod

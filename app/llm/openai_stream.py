@@ -38,8 +38,7 @@ class OpenAIAssembly(Assembly):
         self._native: Any = None
         self._error: Any = None
         self._service_tier: Any = None
-        # Whether the last chunk had usage and no piece of the answer. ``_last_usage`` is the usage
-        # of this chunk.
+        # Whether the last chunk had usage and no piece of the answer; and this chunk's usage.
         self._counted_last = False
         self._last_usage: Mapping[str, Any] = {}
         # Whether the last piece of text was a thought in tags.
@@ -164,8 +163,8 @@ class OpenAIAssembly(Assembly):
         """Return the call that a part belongs to; servers number their calls in many ways.
 
         A part belongs to the call that has the part's id. Otherwise the part begins a new call if
-        the part's index is new, or if the last call at this index has a different id. A part with a
-        name but without an id also begins a new call if the last call at this index is whole.
+        its index is new, or if it has another id than the last call at its index. A part with a
+        name but without an id also begins a new call if the last call at its index is whole.
         """
         index, id_ = part.get("index"), part.get("id")
         if id_:

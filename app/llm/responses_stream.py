@@ -43,7 +43,7 @@ class ResponsesAssembly(Assembly):
         super().__init__(hidden=hides(body))
         self._response: dict[str, Any] = {}
         self._items: dict[int, dict[str, Any]] = {}
-        # By index of an item and name of a text: the pieces of this text.
+        # The pieces of each item's text, by the item's index and the name of the text.
         self._pieces: dict[tuple[int, str], list[str]] = {}
         self._error: Mapping[str, Any] | None = None
         self._service_tier: Any = None

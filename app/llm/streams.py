@@ -1,4 +1,4 @@
-"""Streamed answers: reads the SDK's events and builds the answer from pieces.
+"""Streamed answers: reads the SDK's events and builds the answer from its pieces.
 
 The result has the form of a whole answer, so that the same code reads streamed and whole answers.
 If an answer breaks off, the tokens of the answer's first part are counted, because the provider
@@ -56,7 +56,7 @@ class Assembly(ABC):
         self._output_tokens = 0
         # The first half of a character whose second half has not arrived.
         self._half = ""
-        #: Whether the provider has begun to answer, so that the provider bills the prompt.
+        #: Whether the provider has begun to answer, so that it bills the prompt.
         self.begun = False
         #: Whether the last event of the answer has arrived.
         self.complete = False

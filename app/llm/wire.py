@@ -1,7 +1,7 @@
 """Reads what servers send: JSON that is almost JSON, the events of a stream, and text in pieces.
 
-Servers add a byte order mark, write NaN, or cut a character into two halves. An answer with such a
-defect is still usable, because the answer's text and counts can be read all the same.
+Servers add a byte order mark, write NaN, or cut a character into two halves. Such an
+answer is still usable, because its text and counts can be read all the same.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ PROTOCOL_ERRORS = (
     TypeError,
     ValueError,
 )
-#: Seconds in which the rest of a stream is read after the end of the answer, so that the connection
-#: can be used again.
+#: Seconds in which the rest of a stream is read after its end, so that its connection can be used
+#: again.
 DRAIN_S = 0.5
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -45,7 +45,7 @@ class AttachmentReader:
 
     Args:
         rules: The operator's limits.
-        in_thread: Runs functions that read files or measure them.
+        in_thread: Runs functions that read files or measure files.
         lookup: Function that looks up a host's name.
 
     Example:
@@ -73,7 +73,8 @@ class AttachmentReader:
         """Return the parts that send these attachments, in order.
 
         Raises:
-            AttachmentRefused: If an attachment cannot be sent; the message names its entry.
+            AttachmentRefused: If an attachment cannot be sent; the message names the entry of the
+                attachment.
             DownloadFailed: If a URL cannot be loaded now.
             AddressRefused: If a URL leads to an address that agents must not reach; nothing was
                 sent to this address.
@@ -108,7 +109,7 @@ class AttachmentReader:
         return parts
 
     async def _loaded(self, source: Source, left: int) -> tuple[bytes, str | None]:
-        """Return the content of an attachment of at most ``left`` bytes, and its name."""
+        """Return the content (at most ``left`` bytes) and the name of an attachment."""
         if source.place == "url":
             return await self._download(source, left), _name_of(URL(source.value).name)
         try:

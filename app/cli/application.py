@@ -1,4 +1,4 @@
-"""The command line as a whole: its commands, and the handling of their errors.
+"""The command line as a whole: the commands, and the handling of the commands' errors.
 
 A command's module is imported only when the command runs or the command's own help is printed.
 Until then the command is represented by its name and one line of help, so ``agentchord --help``
@@ -6,7 +6,7 @@ takes almost no time.
 
 Every error is one line on standard error. Exit code 0 means that the command succeeded, 1 that the
 command failed, 2 that the command line is wrong, and 130 that the user interrupted the command. If
-a command has other exit codes, its help states them.
+a command has other exit codes, the command's help states these codes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -119,7 +119,8 @@ def create() -> typer.Typer:
         help="Runs fleets of LLM agents on Celery, with shared rate limits, budgets and a ledger.",
         epilog="Start with `agentchord demo`: it needs no keys and spends nothing.",
         no_args_is_help=True,
-        # Plain help starts twice as fast as Rich help, and in a pipe both look the same.
+        # Plain help starts twice as fast as Rich help. In a pipe, plain help and Rich help look the
+        # same.
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
@@ -177,7 +178,7 @@ def _global_options(
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split at ``--``, because the words after it are for another program."""
+    """Split at ``--``, because the words after ``--`` are for another program."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     return list(arguments[:end]), list(arguments[end:])
 

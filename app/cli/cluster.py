@@ -25,7 +25,7 @@ INSPECT_AGAIN_S = 1.0
 
 
 def connect() -> Process:
-    """Return this process's client and its loop; start the built-in services if no URLs are given.
+    """Return this process's client and loop; start the built-in services if no URLs are given.
 
     Raises:
         ConfigurationError: If a setting is wrong.
@@ -55,7 +55,7 @@ def find(run: str) -> UUID:
     """Return the full id of the run that the user named by its id or the beginning of its id.
 
     Raises:
-        UnknownRun: If no run has such an id, or if several runs have such an id.
+        UnknownRun: If no run has an id with this beginning, or if several runs have such an id.
     """
     return transaction(partial(find_run, prefix=run))
 

@@ -1,4 +1,4 @@
-"""`agentchord demo`: starts everything, runs an example, shows its costs, stops everything."""
+"""`agentchord demo`: starts everything, runs an example, shows the costs, stops everything."""
 
 import asyncio
 import contextlib
@@ -130,7 +130,7 @@ def _agreed(workflow: Workflow, *, yes: bool) -> bool:
 
 @contextlib.contextmanager
 def _only_one(home: Path) -> Iterator[None]:
-    """Refuse a second demo, because its workers would claim agents of the first demo."""
+    """Refuse a second demo, because the second demo's workers would claim agents of the first."""
     lock = FileLock.attempt(home / "demo.lock")
     if lock is None:
         raise RunConflict(f"another demo is running in {str(home)!r}: wait for its end")
@@ -140,7 +140,7 @@ def _only_one(home: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _step(name: str) -> Iterator[None]:
-    """Print the name of a step, and the seconds that it took."""
+    """Print the name of a step, and the seconds that the step took."""
     started_s = time.monotonic()
     tell(f"starting {name} ...", end=" ")
     yield

@@ -74,7 +74,7 @@ def _providers(settings: Settings) -> dict[str, str]:
 
 
 async def cancel_leftovers() -> None:
-    """Cancel unfinished runs of earlier demos, because this demo would count their calls."""
+    """Cancel unfinished runs of earlier demos, because this demo would count the runs' calls."""
     connected = connect()
     for status in (WorkflowStatus.PENDING, WorkflowStatus.RUNNING, WorkflowStatus.PAUSED):
         left = await connected.loop.run_async(connected.client.runs.list(status, MAX_LEFTOVERS))

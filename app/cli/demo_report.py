@@ -1,4 +1,4 @@
-"""The end of the demo: its costs, and their comparison with the simulator's records."""
+"""The end of the demo: the costs, and a comparison of the costs with the simulator's records."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -15,8 +15,8 @@ def doctor(
     """Check that everything a run needs is in place.
 
     The checks look at versions, services, schema, keys and workers. The functions of `credentials`
-    are called. If a check fails, the exit code
-    is 1. If no URLs are given, the command starts the built-in services for the time of the checks.
+    are called. If a check fails, the exit code is 1. If no URLs are given, the command starts the
+    built-in services for the time of the checks.
     """
     checks = []
     printer = console()

@@ -39,10 +39,10 @@ def limits(
 ) -> None:
     """Show the current rate limits, or change them.
 
-    The first table shows the waiting calls of each bucket, its calls in flight, and the time until
-    the next call may start. The second table shows the value of each limit, its source, its unused
-    part, and the limit that the provider's headers name. The third table shows the circuit breakers
-    of models that have failed lately.
+    The first table has a line for each bucket: the waiting calls, the calls in flight, and the time
+    until the next call may start. The second table has a line for each limit: the value, the
+    source, the unused part, and the limit that the provider's headers name. The third table shows
+    the circuit breakers of models that have failed lately.
     """
     if context.invoked_subcommand is not None:
         return
@@ -138,7 +138,7 @@ def _watch() -> NoReturn:
 
 
 def _picture(buckets: list[dict[str, Any]]) -> Group:
-    """Return tables of the buckets, of their limits, and of circuits that count failures."""
+    """Return tables of the buckets, of the buckets' limits, and of circuits that count failures."""
     states = table(
         ("bucket", "waiting>", "in flight>", "next free>", "paused>", "share of rate>"),
         [(bucket["bucket"], *_state(bucket["state"])) for bucket in buckets],

@@ -80,8 +80,8 @@ def queues_of(words: Sequence[str], agents: Sequence[str]) -> tuple[str, ...]:
     """Return the queues that a worker serves.
 
     Args:
-        words: Names of queues; ``agents`` means all queues except the scheduler's queue, and an
-            empty list means every queue.
+        words: Names of queues. The word ``agents`` means all queues except the scheduler's queue.
+            An empty list means every queue.
         agents: Names of the queues that carry agents.
 
     Raises:
@@ -103,7 +103,7 @@ def queues_of(words: Sequence[str], agents: Sequence[str]) -> tuple[str, ...]:
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
-    """Separate the queues from Celery's options, which come after the queues."""
+    """Separate the queues from Celery's options; the options come after the queues."""
     end = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
     return words[:end], words[end:]
 

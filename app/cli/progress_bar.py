@@ -13,7 +13,7 @@ MAX_WAIT_S = 2.0
 
 
 class ProgressBar:
-    """A bar on standard error, if this is a terminal; use the bar as a context manager.
+    """A bar on standard error, if standard error is a terminal; use the bar as a context manager.
 
     Args:
         title: Name of the counted things, such as ``runs``.

@@ -32,7 +32,7 @@ TEXT_WIDTH = 100
 
 
 class LineView:
-    """A view that prints lines: levels that begin, changes of agents, and their streamed texts.
+    """A view that prints lines: levels that begin, changes of agents, and agents' streamed texts.
 
     Args:
         stream: Stream for the lines; None means standard output.
@@ -144,7 +144,7 @@ def picture(run: RunProgress, texts: Mapping[str, str] | None = None) -> Group:
 
     Args:
         run: The run.
-        texts: The end of each agent's streamed text, which is shown while that agent runs.
+        texts: The end of each agent's streamed text; the text is shown while that agent runs.
     """
     parts: list[RenderableType] = [Text(summary(run), style=STYLES.get(run.status, ""))]
     widths = [

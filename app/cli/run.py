@@ -110,7 +110,7 @@ def outputs_of(run_id: UUID) -> dict[str, Any]:
 
 
 def facts_of(run: RunProgress | RunRecord) -> dict[str, Any]:
-    """Return the facts of a run for programs, without its input."""
+    """Return the facts of a run for programs; the run's input is left out."""
     facts = asdict(run)
     facts.pop("input", None)
     facts["run_id"] = facts.pop("id")

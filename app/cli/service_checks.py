@@ -92,7 +92,7 @@ def _keys(settings: Settings) -> Iterator[Check]:
 
 
 def _token(settings: Settings, provider: str, at: str) -> Check:
-    """Check that the function of a provider's credentials returns a token, which is not shown."""
+    """Check that the function of a provider's credentials returns a token; hide the token."""
     name = f"{provider} key"
     try:
         make = credentials_of(settings, provider)

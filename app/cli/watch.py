@@ -1,4 +1,4 @@
-"""`agentchord watch`: a picture of one run that fits the screen, until the run has ended."""
+"""`agentchord watch`: one run in a picture that fits the screen, until the run has ended."""
 
 import asyncio
 import contextlib

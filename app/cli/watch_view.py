@@ -169,7 +169,7 @@ def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) 
 
 
 def _took(what: RunProgress | AgentProgress, activity: Activity | None) -> str:
-    """Return the duration of a run or an agent; if it has not ended, until the last reading."""
+    """Return the duration of a run or an agent, up to its end or else up to the last reading."""
     end = what.finished_at or (activity.history.now if activity else None)
     if end is None or what.started_at is None:
         return ""

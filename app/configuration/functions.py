@@ -1,8 +1,8 @@
-"""Functions that the configuration names as ``package.module:function``.
+"""Functions that the configuration names in the form ``package.module:function``.
 
-Only the operator writes such a path, so its module may be imported. A workflow never names a
-function in this way, because workflows are data, and data must not choose the code that a worker
-loads.
+Only the operator writes these paths, so the modules in the paths may be imported. A workflow never
+names a function in this way, because workflows are data, and data must not choose the code that a
+worker loads.
 """
 
 from collections.abc import Callable

@@ -38,7 +38,7 @@ from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import ConfigurationError
 
-#: Names that a provider must not have, because other queues or the command line use them.
+#: Names that a provider must not have, because other queues or the command line use these names.
 RESERVED_NAMES = ("scheduler", "agents", "function", "http", "workflow")
 PROVIDER_NAME = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
 #: A variable of the environment inside a header's value.
@@ -68,15 +68,15 @@ def check_keys(values: Any, kinds: Mapping[str, Any]) -> None:
 
 
 def _validate_domain(value: Any, handler: ValidatorFunctionWrapHandler, kind: type) -> Any:
-    """Build a frozen value of the domain, which checks itself."""
+    """Build a frozen value of the domain; the value checks itself."""
     check_keys(value, {field.name: field.type for field in fields(kind)})
     try:
         return handler(value)
     except ConfigurationError as error:
         reason = str(error)
         words = reason.replace("'", " ").split()
-        # The error has the line of the key. If the reason names no key, the error has the section's
-        # line.
+        # The error message has the line of the key. If the reason names no key, the error message
+        # has the line of the section.
         key = next((key for key in value if key in words), None)
         context = {"reason": reason, "key": key}
         raise PydanticCustomError("refused", "{reason}", context) from error
@@ -90,7 +90,7 @@ def _domain_schema(kind: type, handler: GetCoreSchemaHandler) -> CoreSchema:
 
 #: Name of the bucket for all models that have no bucket of their own.
 DEFAULT_BUCKET = "default"
-#: The name under which ``models`` limits the requests that count the tokens of long prompts.
+#: The key of ``models`` whose block limits the requests that count the tokens of long prompts.
 TOKEN_COUNT = "token_count"  # noqa: S105 this is a name, not a secret
 UNLIMITED = RateLimitConfig(
     requests_per_minute=None,
@@ -144,7 +144,7 @@ class AttachmentSettings(Section):
         allowed_hosts: Hosts from which files may be loaded; ``*.example.com`` stands for all hosts
             below that name. If the list is empty, every host with a public address is allowed.
         allowed_networks: Private networks, such as 10.1.0.0/16, that may also be reached.
-        timeout_s: Seconds that the loading of a file may take, including its redirects.
+        timeout_s: Seconds that the loading of a file may take, including redirects.
     """
 
     folder: WorkerFolder | None = None
@@ -177,8 +177,8 @@ class EngineSettings(Section):
         max_collected_bytes: Largest output of a for_each or a sub-workflow, as JSON in UTF-8.
         max_depth: Deepest nesting of sub-workflows.
         worker_threads: Threads of a worker, one per lane.
-        budget_thresholds: Percentages of a run's budget; if the spending passes one of them, an
-            event is recorded.
+        budget_thresholds: Percentages of a run's budget; if the spending passes one of these
+            percentages, an event is recorded.
     """
 
     max_concurrent_workflows: int = Field(50, ge=1, le=100_000)
@@ -327,8 +327,9 @@ class ProviderLimits(Section):
         Returns:
             The key of the block in ``models``, or ``default``, and the limits of the block. The
             exact name takes precedence over patterns. A longer pattern takes precedence over a
-            shorter pattern. Counts of prompts have limits only if ``models`` has a block with their
-            exact name, because no provider counts these requests among the calls of models.
+            shorter pattern. Requests that count prompts have limits only if ``models`` has a block
+            with the exact name ``token_count``, because no provider counts these requests among the
+            calls of models.
         """
         if model in self.models:
             return model, self.models[model]
@@ -375,7 +376,7 @@ class ProviderLimits(Section):
 
 
 def _inherited(model: str, default: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the tiers that the block of a model takes over; counts of prompts are no calls."""
+    """Return the tiers that a model's block takes over; the block of counts is unlimited."""
     return vars(UNLIMITED) if model == TOKEN_COUNT else default
 
 
@@ -388,17 +389,18 @@ class ProviderSettings(Section):
             Anthropic's protocol.
         api_key_env: Environment variable that contains the API key; None if the provider needs no
             key.
-        credentials: Function, as ``package.module:function``, that returns tokens which expire;
-            this function replaces ``api_key_env``.
+        credentials: Path ``package.module:function`` of a function that returns tokens which
+            expire; this function replaces ``api_key_env``.
         headers: Further headers of every request; ``${NAME}`` stands for an environment variable.
         query: Query parameters of every request, such as an ``api-version``.
         models: Names and patterns of the models that the provider serves unless an agent names
             another provider.
         service_tier: Service tier of a request if its agent names no service tier. None means the
             standard tier for models that also have other tiers in the price list. With ``auto``,
-            the settings of the account decide, and holds count the most expensive tier.
-        api: Request form of the provider's calls, if its protocol has several forms (``chat`` or
-            ``responses`` for OpenAI's protocol); None means that the model and the tools decide.
+            the settings of the account decide; the hold then counts the most expensive tier.
+        api: Request form of the provider's calls, if the provider's protocol has several forms
+            (``chat`` or ``responses`` for OpenAI's protocol); None means that the model and the
+            tools decide.
     """
 
     protocol: str | None = None

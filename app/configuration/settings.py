@@ -65,7 +65,7 @@ SECRETS = (
     "flower_basic_auth",
 )
 ADDRESS = re.compile(r"[A-Za-z0-9_.:-]+(?:/[0-9]{1,3})?")
-#: Names of variables whose values are secrets; agents, tools and headers may use such variables.
+#: Names of variables whose values are secrets; agents, tools and headers may use these variables.
 SECRET_VARIABLE = re.compile(r"(?:KEY|SECRET|TOKEN|PASSWORD)$", re.IGNORECASE)
 SCHEMES = {
     "database_url": ("postgresql://", "postgres://", "postgresql+psycopg://"),
@@ -86,8 +86,8 @@ class ProviderAccess:
         base_url: URL of the provider; None means the default URL of OpenAI's or Anthropic's SDK.
         api_key: API key; None if the variable is not set, or if the provider needs no key.
         api_key_env: Name of the variable with the key; None if the provider needs no key.
-        credentials: Function, as ``package.module:function``, that returns tokens in place of a
-            key; None if the provider has no such function.
+        credentials: Path ``package.module:function`` of a function that returns tokens in place of
+            a key; None if the provider has no such function.
         headers: Further headers.
         query: Query parameters of every request.
         missing: Variables that the headers use, but that are not set.
@@ -143,8 +143,8 @@ class Settings(BaseSettings):
         imports: Modules with tools or functions; workers load these modules.
         allow_addresses: Hosts, addresses and networks that are not public, and that agents may
             reach nevertheless.
-        on_failure: Function, as ``package.module:function``, that workers call for every agent that
-            has failed and is not retried.
+        on_failure: Path ``package.module:function`` of a function; workers call this function for
+            every agent that has failed and is not retried.
         providers: Further providers, or changes to the built-in providers.
         rate_limits: Limits by provider.
         costs: The operator's own prices.
@@ -208,7 +208,7 @@ class Settings(BaseSettings):
 
     @property
     def provider_names(self) -> tuple[str, ...]:
-        """Names of all providers, which are also the names of their queues."""
+        """Names of all providers; the queue of each provider has the provider's name."""
         return tuple(dict.fromkeys((*(each.name for each in BUILT_IN), *self.providers)))
 
     @property

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PREFIX = "AGENTCHORD_"
 NESTED = "__"
-#: Types of refusals whose messages this package writes. Such a message already shows the value,
+#: Types of refusals whose messages this package writes. These messages already show the value,
 #: unless the value is a secret.
 OWN_MESSAGES = ("key", "refused", "value_error")
 DOTENV = ".env"
@@ -30,7 +30,7 @@ Place = tuple[str | int, ...]
 
 
 class YamlFile(PydanticBaseSettingsSource):
-    """Reads the YAML file; its path is the setting ``config``, which another source gives."""
+    """Reads the YAML file; another source gives the path of the file, the setting ``config``."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Refuse the call: the interface requires this method, but ``__call__`` reads the file."""
@@ -104,7 +104,7 @@ def _located(
         return f"setting {field}: {problem}"
     environment, dotenv = EnvSettingsSource(settings_cls), DotEnvSettingsSource(settings_cls)
     document = _document({**dotenv(), **environment(), **overrides})
-    # If several sources give the place or a part around it, the deepest part has the value.
+    # If several sources give the place or a part around the place, the deepest part has the value.
     for length in range(len(place), 0, -1):
         name = _variable(place[:length], settings_cls)
         for where, source in (("environment variable", environment), (DOTENV, dotenv)):
@@ -123,7 +123,7 @@ def _variable(place: Place, settings_cls: type[BaseSettings]) -> str:
 
 
 def _document(state: Mapping[str, Any]) -> "Document | None":
-    """Return the YAML file whose path the other sources give, or None if they give no path."""
+    """Return the YAML file whose path the other sources give, or None if no source gives a path."""
     if not state.get("config"):
         return None
     # The import is late because most client processes have no file and need no YAML parser.

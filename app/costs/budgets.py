@@ -34,8 +34,8 @@ READ_PAST: TextClause = text("""
     WHERE scope = :scope AND subject = :subject AND NOT (id = ANY(CAST(:current AS uuid[])))
     ORDER BY period, period_start DESC NULLS FIRST LIMIT :limit
 """)
-# The condition on created_at has one purpose: with it, the search can use the index of that column.
-# An entry counts if its budget_ids name the budget.
+# The condition on created_at only lets the search use the index of that column. An entry counts if
+# the budget's id is in the entry's budget_ids.
 READ_SPENDING: TextClause = text("""
     SELECT date_trunc(:step, created_at, 'UTC') AS at, sum(cost_usd) AS spent_usd
     FROM cost_entries
@@ -53,7 +53,7 @@ class BudgetAccount:
         id: Id of the budget's account in this period, or None before the first hold of the period.
         scope: Kind of the subject: ``all``, ``tenant``, ``module`` or ``workflow``.
         subject: Name of the workflow, module or tenant.
-        period: Length of a period, after which the budget begins again.
+        period: Length of a period; the budget begins again after each period.
         period_start: Start of this period, or None for a budget without periods.
         soft: Whether the budget only warns.
         thresholds: Percentages of the limit at which an event is reported.
@@ -90,7 +90,7 @@ class BudgetAccount:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BurnDown:
-    """One step of a period: its spent dollars, and the dollars that were left after the step."""
+    """One step of a period: the dollars spent in the step, and the dollars left after the step."""
 
     at: datetime
     spent_usd: Decimal
@@ -109,7 +109,7 @@ class BudgetHistory:
 async def standing_budgets(
     connection: AsyncConnection, scope: StandingScope | None = None, subject: str = ""
 ) -> list[BudgetAccount]:
-    """Read the standing budgets of all subjects, or of one subject, in their current periods."""
+    """Read the standing budgets of one subject or of all subjects, each in its current period."""
     values = {"scope": scope, "subject": subject}
     rows = (await connection.execute(READ_STANDING, values)).mappings()
     return [_account(row) for row in rows]
@@ -118,7 +118,7 @@ async def standing_budgets(
 async def budget_history(
     connection: AsyncConnection, scope: StandingScope, subject: str, *, limit: int
 ) -> BudgetHistory:
-    """Read the budgets of one subject, with the burn-down of their current periods.
+    """Read the budgets of one subject, and the burn-down of each budget's current period.
 
     Args:
         connection: Connection inside a transaction.

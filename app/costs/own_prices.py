@@ -45,7 +45,7 @@ class OwnPriceTable:
 
     Attributes:
         default: Price of the models that are in no table, or None.
-        models: The keys of both tables, as they are in the configuration.
+        models: The keys of both tables, written in the same way as in the configuration.
     """
 
     def __init__(self, config: CostConfig) -> None:

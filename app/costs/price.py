@@ -24,18 +24,21 @@ class Price:
         cache_write_1h: Price of prompt tokens that were written to the cache for an hour.
         output: Price of generated tokens.
         reasoning: Price of generated tokens that were reasoning; None means the price ``output``.
-        citation: Price of tokens of cited sources, which some providers count beside the output.
+        citation: Price of the tokens of cited sources; some providers count these tokens beside the
+            output.
         request: Fee for each request that the provider answers.
         web_search: Fee for each search of the web that the provider makes.
-        container_hour: Fee for each hour of a container in which programs of the model run (of 1 GB
-            if the provider has several sizes); None if the fee is not known.
+        container_hour: Fee for each hour of a container in which programs of the model run. If the
+            provider has several sizes of containers, the fee is for 1 GB. None if the fee is not
+            known.
         max_citation_tokens: Largest number of citation tokens of a call.
         max_web_searches: Largest number of searches that the model makes in a call although the
             request does not ask for searches.
-        writes_unasked: Whether the provider writes to its cache without a request for that, and
-            charges the price of a write.
-        above: Prices of long prompts, in ascending order. Each has a number of prompt tokens, and
-            the price that applies to the whole call if the call's prompt has more tokens.
+        writes_unasked: Whether the provider writes to its cache although the request asks for no
+            write, and charges the price of the write.
+        above: Prices of long prompts, in ascending order. Each entry has a number of prompt tokens
+            and a price. The price applies to the whole call if the call's prompt has more tokens
+            than this number.
     """
 
     version: str

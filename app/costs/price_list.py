@@ -1,9 +1,10 @@
 """The published prices: the data in the installed genai-prices package; no data is fetched.
 
-A price list may have prices of units that this application does not know. If such a unit may occur
-in a call, the list has no usable price of the model. If the unit cannot occur, the price is left
-out. The reason is that a request has only text, images and PDFs, and that the tools of the web are
-the only tools of the provider in a request.
+A price list may have prices of units that this application does not know. If an unknown unit may
+occur in a call of a model, the list has no usable price of the model. If the unknown unit cannot
+occur, the price of the unit is left out. Some units cannot occur, because a request has only text,
+images and PDFs, and because searches of the web are the only tool of the provider that has a price
+per use in a request.
 """
 
 import re
@@ -29,17 +30,17 @@ UNITS = frozenset(
     | {"cache_write_5m_mtok", "cache_write_1h_mtok", "requests_kcount", "web_searches_kcount"}
 )
 #: The units of tools that run at the provider, without searches of the web. No request asks for
-#: these tools at a price per use; programs are billed by the time of their container.
+#: these tools at a price per use. Programs are billed by the time of the programs' container.
 _OF_TOOLS = frozenset({"storage_searches_kcount", "social_searches_kcount"}) | {
     "code_executions_kcount"
 }
-#: The beginnings of units for sounds and videos; such prompts are never sent.
+#: The beginnings of units for sounds and videos; prompts with sounds or videos are never sent.
 _OF_OTHER_PROMPTS = ("input_audio_", "input_video_", "cache_audio_", "cache_video_")
-# These models search the web in every call. Their answers do not count the searches, and the list
+# These models search the web in every call. The models' answers do not count the searches. The list
 # has no fee for most of these models.
 _SEARCHES_UNASKED = re.compile(r"-search-(?:preview|api)|deep-research")
-# For each search of these models, OpenAI bills a block of input tokens beside the fee. Their usage
-# may leave out the block.
+# For each search of these models, OpenAI bills a block of input tokens beside the fee. The usage in
+# the models' answers may leave out this block.
 _BILLS_A_BLOCK = re.compile(r"gpt-4(?:o|\.1)-mini")
 _SEARCH_BLOCK = 8000
 #: The facts of a request by which the list is asked for prices.
@@ -74,9 +75,9 @@ class PriceList:
             at: Time of the request.
 
         Returns:
-            The price. None if the list has no price for the model or its variant, and None if the
-            price has a unit that is not known here. In the price, ``writes_unasked`` is true if the
-            list has a price of cache writes.
+            The price. The result is None if the list has no price for the model or for the variant.
+            The result is also None if the price has a unit that is not known here. In the price,
+            ``writes_unasked`` is true if the list has a price of cache writes.
         """
         info = self._model(provider, model)
         if info is None or not all(_has_variant(info, *item, at) for item in variant.items()):
@@ -118,7 +119,7 @@ class PriceList:
     @cached_property
     def _providers(self) -> "dict[str, Provider]":
         # This code reads the data itself, by exact name. Any library of the process can switch the
-        # package's own look-up to fetched data, and that look-up treats "my-openai" like OpenAI.
+        # package's own look-up to fetched data. That look-up also treats "my-openai" like OpenAI.
         from genai_prices.data import providers
 
         return {provider.id: provider for provider in providers}
@@ -200,7 +201,7 @@ def _unknown_units(model: str, listed: "ModelPrice") -> list[str]:
 
 
 def _is_at_most_text(unit: str, listed: "ModelPrice") -> bool:
-    """Whether a unit of images costs at most the text, by whose rate an image is priced here."""
+    """Whether a unit of images costs at most as much as text; here an image has text's rate."""
     counterpart = unit.replace("_image_", "_")
     text = getattr(listed, counterpart, None) or listed.input_mtok
     if counterpart == unit or not isinstance(text, Decimal):

@@ -28,14 +28,14 @@ class PriceLine:
         cache_write: Price of prompt tokens that were written to the cache for 5 minutes.
         cache_write_1h: Price of prompt tokens that were written to the cache for an hour.
         output: Price of generated tokens, including reasoning.
-        others: Further prices by name, if they are not zero: ``reasoning`` and ``citation`` per
-            million tokens, ``requests`` and ``web_searches`` per 1,000 uses, and
-            ``container_hours`` per hour.
+        others: Further prices by name; prices of zero are left out. ``reasoning`` and ``citation``
+            are prices per million tokens, ``requests`` and ``web_searches`` are prices per 1,000
+            uses, and ``container_hours`` is a price per hour.
         source: Name and version of the list, or ``operator`` and the date from which the price
             applies.
         set_by: Place of the price in the configuration, or None.
-        published: The published prices (input, output) if the configuration overrides them, or
-            None.
+        published: The published prices (input, output) if the configuration overrides these prices,
+            or None.
     """
 
     provider: str

@@ -1,4 +1,4 @@
-"""The cost of a call, by the operator's price, or the published price, or the default price."""
+"""The cost of a call at the operator's price, the published price or the default price."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -43,16 +43,16 @@ _ANSWERED_AS = {"fast": "priority"}
 class Pricing:
     """Prices of all models.
 
-    Weakness: published prices come from the installed version of genai-prices, which has no
-    discounts of single accounts, and no models that are newer than this version. The operator can
-    give such prices with their dates in ``model_prices``, and ``agentchord costs reprice`` corrects
-    calls that were booked at a wrong price.
+    Weakness: published prices come from the installed version of genai-prices. This version has
+    neither discounts of single accounts nor models that are newer than the version. The operator
+    can give the missing prices with their dates in ``model_prices``. The command
+    ``agentchord costs reprice`` corrects calls that were booked at a wrong price.
 
     Args:
         config: The operator's own prices and the default prices. A key of ``model_costs`` and of
-            ``model_prices`` is a model's name, ``provider/model`` or ``provider/*``.
-            ``provider/model`` stands for the model of only one provider. ``provider/*`` stands for
-            those models of a provider that have no price of their own.
+            ``model_prices`` has one of three forms. The first form is the name of a model. The form
+            ``provider/model`` stands for the model of only one provider. The form ``provider/*``
+            stands for those models of a provider that have no price of their own.
         providers: The providers of this cluster. A provider's protocol determines whether prompts
             are written to a cache only on request; for an unknown provider, the more expensive case
             is assumed.
@@ -77,7 +77,7 @@ class Pricing:
 
     @property
     def own_models(self) -> tuple[str, ...]:
-        """Names of the models with an operator's price, as they are in the configuration."""
+        """The keys, from the configuration, of the models with an operator's price."""
         return self._own.models
 
     def own_place(self, provider: str, model: str) -> str | None:
@@ -163,8 +163,9 @@ class Pricing:
             agent: The agent, or one of its ``options()``.
 
         Raises:
-            UnknownModel: If the agent has the provider's ``web_search``, but its model's price has
-                no fee for searches; or ``code_execution``, but no fee for containers is known.
+            UnknownModel: If the agent has the provider's ``web_search``, and the price of the
+                agent's model has no fee for searches. Also if the agent has ``code_execution``, and
+                no fee for containers is known.
         """
         names = {tool.name for tool in server_tools_in(agent.tools)}
         if not names & {WEB_SEARCH, CODE_EXECUTION}:
@@ -293,7 +294,7 @@ class Pricing:
     def _listed(
         self, provider: str, model: str, variant: Mapping[str, str], at: datetime
     ) -> Price | None:
-        """Return a published price, with the fee for containers, which no list has."""
+        """Return a published price, and add the fee for containers; no list has such a fee."""
         price = self._list.find(provider, model, variant, at)
         return price and replace(price, container_hour=CONTAINER_HOUR_USD.get(provider))
 
@@ -356,7 +357,7 @@ def _ways(name: str, asked: str | None, priced: frozenset[str]) -> Ways:
     """Return the values of a fact at which a request may be served."""
     if asked is None:
         # A provider may choose the tier and the region, but serves a speed only if a request asks
-        # for it.
+        # for that speed.
         possible = frozenset({STANDARD}) if name == _SPEED else priced
         return Ways(possible=possible, priced=priced)
     if name == _REGION:

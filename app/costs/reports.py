@@ -26,7 +26,7 @@ DIMENSIONS = {
     "day": ("day", "to_char(day, 'YYYY-MM-DD')"),
 }
 # The daily totals lack these two columns, so a report by agent or by run reads the single lines. A
-# report about one run reads the lines too.
+# report about one run also reads the single lines.
 _ONLY_IN_LINES = ("agent", "run")
 _MEASURES = """calls, prompt_tokens, cached_tokens, output_tokens, cost_usd, wasted_usd,
     unconfirmed_usd, saved_usd"""
@@ -56,8 +56,8 @@ _DAYS = f"""
 
 
 def _grouped(source: str, columns: str, key: str) -> TextClause:
-    # The lines are grouped by columns, and only groups get names: names for all lines would take
-    # twice as long.
+    # The lines are grouped by columns. Only groups get names, because names for all lines would
+    # take twice as long.
     lines = source.format(columns=columns)
     return text(
         f"SELECT {key} AS key, {_SUMS} FROM ({lines}) lines GROUP BY {columns}"
@@ -87,13 +87,13 @@ class CostLine:
         key: Name of the line's subject, such as an agent or a module.
         calls: Calls that reached a provider, including failed calls.
         input_tokens: Tokens of all prompts, including cached tokens.
-        cached_tokens: The part of these tokens that was read from a provider's cache.
+        cached_tokens: The part of ``input_tokens`` that was read from a provider's cache.
         output_tokens: Generated tokens.
         cost_usd: Cost in dollars.
         wasted_usd: The part of the cost that was spent on calls without a result.
         unconfirmed_usd: The part of the cost that is not certain, because it consists of the worst
             cases of lost calls.
-        saved_usd: Dollars that caches saved; they are not part of the cost.
+        saved_usd: Dollars that caches saved; the saved dollars are not part of the cost.
     """
 
     key: str
@@ -142,7 +142,7 @@ async def total_costs(
 def _has_whole_days(run_id: UUID | None, since: datetime | None) -> bool:
     """Return whether the report contains whole days, so that it should use the daily totals.
 
-    Otherwise the report reads only the single lines, for which Postgres can use several cores.
+    Otherwise the report reads only the single lines; Postgres can read these on several cores.
     """
     return run_id is None and (since is None or _next_midnight(since) <= datetime.now(UTC))
 

@@ -74,9 +74,9 @@ class Repricing:
     """The outcome of a batch.
 
     Attributes:
-        unpriced: Number of calls that stay as they are. Their model has no price any more, or no
-            fee for the containers of its programs, or their workflow, which has the parameters, was
-            deleted.
+        unpriced: Number of calls that stay as they are, for one of three reasons: the model of the
+            call has no price any more, the price has no fee for the containers of programs, or the
+            workflow with the parameters of the call was deleted.
     """
 
     changes: list[Repriced] = field(default_factory=list)
@@ -98,8 +98,8 @@ async def reprice(
 ) -> Repricing:
     """Price the calls of some runs again, and book the differences.
 
-    The corrections are booked on the budgets of the calls, even if this overdraws a budget, because
-    a price is a fact and facts are never refused.
+    The corrections are booked on the budgets of the calls, even if a correction overdraws a budget,
+    because a price is a fact and facts are never refused.
 
     Args:
         connection: Connection inside a transaction; this transaction contains the whole batch.
@@ -186,7 +186,7 @@ def _correction(
     pricing: Pricing,
     parameters: _Parameters,
 ) -> CallRecord | None:
-    """Return the correction of a call, or None if its entries are right."""
+    """Return the correction of a call, or None if the call's entries are right."""
     usage = Usage(**{name: base[name] for name in TOKENS})
     if not usage.total_tokens:
         return None
@@ -195,7 +195,8 @@ def _correction(
         raise UnknownModel(f"nothing says what agent {base['agent']!r} asked for")
     asked = next((one for one in options if one.get("model") == base["model"]), options[0])
     quote = pricing.quote(base["provider"], base["model"], asked, at=base["created_at"])
-    # Older versions did not note how a call was served, and booked the price of the request.
+    # Older versions did not note the way in which a call was served. These versions booked the
+    # price of the requested way.
     served = base["served"]
     price = quote.usual if served is None else quote.settle(usage, served).price
     if usage.container_seconds and price.container_hour is None:

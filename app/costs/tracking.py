@@ -1,4 +1,4 @@
-"""Books the spending outside the workers on the same budgets, and reads the budgets' state."""
+"""Books the spending outside the workers on the cluster's budgets, and reads the budgets' state."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A callback for ``on_failure``. It is called if an agent has failed and is not retried."""
+"""A callback for ``on_failure``, called for each agent that has failed and is not retried."""
 
 import structlog
 

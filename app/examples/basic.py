@@ -11,7 +11,7 @@ INPUT = {"order": document("order.txt")}
 
 
 def workflow() -> Workflow:
-    """Build the workflow; its agents read an order from an e-mail, check it and report on it."""
+    """Build the workflow; its agents read, check and report on an order from an e-mail."""
     data_extractor = Agent(
         name="data_extractor",
         module="General",

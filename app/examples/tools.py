@@ -1,4 +1,4 @@
-"""Tools of the examples. Workers load these tools if ``imports:`` lists this module."""
+"""Tools of the examples. Workers load these tools if this module is listed under ``imports:``."""
 
 from typing import TypedDict
 

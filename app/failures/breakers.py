@@ -1,6 +1,6 @@
-"""The circuit breakers of one process: they admit calls, and learn the ends of the calls.
+"""The circuit breakers of one process: the breakers admit calls, and learn the calls' ends.
 
-While a circuit is closed, a call needs no exchange with Redis, because failures are reported in the
+While a circuit is closed, a call needs no exchange with Redis: failures are reported in the
 background, and successes are reported only while failures are counted. While a circuit is open,
 callers wait in the order of their arrival. Now and then one call, the probe, may pass an open
 circuit. In the whole cluster, a circuit never has two probes at once.
@@ -69,7 +69,7 @@ def judge(error: BaseException | None, *, slow_s: float) -> Verdict | None:
 
 
 class Ticket:
-    """The permission of a circuit for one call; it is valid from ``admit`` to ``ended``.
+    """The permission of a circuit for one call, valid from ``admit`` to ``ended``.
 
     Attributes:
         token: Id of the probe; empty if the call is not a probe.
@@ -142,7 +142,7 @@ class CircuitBreakers:
             max_wait_s: Largest number of seconds that the caller waits.
 
         Returns:
-            The permission for the call; its ``ended`` must be called.
+            The permission for the call; the caller must call the permission's ``ended``.
 
         Raises:
             CircuitOpen: If the circuit is open, and the policy or the caller forbids the wait.
@@ -210,7 +210,7 @@ class CircuitBreakers:
             task.cancel()
 
     def get_statistics(self) -> dict[str, Any]:
-        """Return this process's counts, and the names of the open circuits that it knows."""
+        """Return this process's counts, and the names of the open circuits known here."""
         names = ("failures", "opened", "closed", "probes", "waited", "refused")
         return {name: self._counts[name] for name in names} | {
             "open": sorted(name for name, circuit in self._circuits.items() if circuit.opened)

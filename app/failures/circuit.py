@@ -2,9 +2,9 @@
 
 While a circuit is ``closed``, calls start, and failures are counted in a sliding window. While a
 circuit is ``open``, it allows no call before a certain time. While a circuit is ``half_open``, only
-one call, the probe, runs; the result of the probe closes the circuit or opens it for longer. A Lua
-script holds the circuits of a cluster. Tests compare the script with a model of the script in
-Python.
+one call, the probe, runs. The result of the probe closes the circuit, or opens the circuit for a
+longer time. A Lua script holds the circuits of a cluster. Tests compare the script with a model of
+the script in Python.
 """
 
 from collections.abc import Callable

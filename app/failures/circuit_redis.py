@@ -34,7 +34,7 @@ class RedisCircuits:
         redis: The process's client, without ``decode_responses``. ``close`` does not close this
             client.
         config: The policy of all circuits.
-        clock: Returns seconds since the epoch; tests use it instead of Redis's own clock.
+        clock: Returns seconds since the epoch; tests use this function instead of Redis's clock.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Decides whether another attempt may help after an error, and in which state the agent ends.
 
 The classes of ``app.errors`` are the classification. If code catches an error of an SDK, of an HTTP
-answer or of a tool, it raises an error of these classes instead. Each class has attributes that
-state its consequences.
+answer or of a tool, the code raises an error of these classes instead. Each class has attributes
+that state its consequences.
 """
 
 from dataclasses import dataclass

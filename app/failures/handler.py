@@ -1,4 +1,4 @@
-"""``FailureHandler`` decides on all retries, for workers and for programs that use it.
+"""``FailureHandler`` decides on all retries, for workers and for programs that use the handler.
 
 The handler decides and counts; its caller carries out the decision. No other code repeats a call,
 because the SDKs' own retries are off.
@@ -81,8 +81,8 @@ class FailureHandler:
 
         Args:
             agent: The agent that failed.
-            error: The agent's error; a provider's Retry-After can lengthen the wait before the
-                next attempt but never shortens it.
+            error: The agent's error; a provider's Retry-After can lengthen but never shorten the
+                wait before the next attempt.
             retries: Number of retries so far.
             policy: Policy that replaces the agent's own policy and the default policy.
         """
@@ -105,8 +105,8 @@ class FailureHandler:
 
         Args:
             agent: The agent that failed.
-            result: The agent's result; the error's class is ``metadata["error_class"]`` or, without
-                this entry, follows from the status.
+            result: The agent's result. The class of the error is ``metadata["error_class"]``. If
+                ``metadata`` has no such entry, the class follows from the status.
             policy: Policy that replaces the agent's own policy and the default policy.
 
         Returns:

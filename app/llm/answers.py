@@ -1,4 +1,4 @@
-"""An answer as its protocol gives it, before it is known whether the answer is a failure."""
+"""An answer in the form of its protocol, before it is known whether the answer is a failure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,19 +11,19 @@ from app.llm.usage import Counts
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """The parts of an answer, which the code of its protocol has read.
+    """The parts of an answer; the code of the answer's protocol has read these parts.
 
     Attributes:
         text: The text of the answer.
-        calls: The tool calls as the model wrote them; their ids may be missing or equal.
+        calls: The model's tool calls, unchanged; the ids of the calls may be missing or equal.
         word: The provider's word for how the answer ended, or None if there is no word.
         model: Name of the model that answered, or None.
         counts: The tokens that the provider has counted.
         raw_usage: The provider's own usage object.
-        original: The message as it came, if it has parts that the text and the calls do not tell
-            and that the provider needs again; otherwise None.
+        original: The unchanged message, if the message has parts that neither the text nor the
+            calls tell and that the provider needs again; otherwise None.
         refusal: The model's own words for its refusal, or None.
-        error: A failure that the answer itself reports, as the body of an error, or None.
+        error: The body of an error, if the answer itself reports a failure; otherwise None.
         facts: Further facts for ``LLMResponse.metadata``; a fact that is None is left out.
         web_searches: Number of searches that the answer shows.
         containers: Ids of the containers that the answer names, each once.

@@ -23,8 +23,8 @@ from app.llm.sendable import sendable
 from app.llm.streams import Assembly
 from app.llm.structured import OUTPUT_SCHEMA, anthropic_format, instruction
 
-# The SDK asks for the API version 2026-10-21, which refuses sampling parameters for every model.
-# Some models still take these parameters, but only under the earlier version.
+# The SDK asks for the API version 2026-10-21. That version refuses sampling parameters for every
+# model. Some models still take these parameters, but only under the earlier version.
 _SAMPLING_VERSION = {"anthropic-version": "2023-06-01"}
 
 

@@ -18,9 +18,9 @@ from app.llm.wire import (
     write_json,
 )
 
-#: Blocks of these types have nothing beside the text and the calls of the answer.
+#: Types of blocks that have nothing beside the text and the calls of the answer.
 SHOWN = frozenset({"text", "tool_use"})
-# A part of the names of all tools that run programs, and of the types of their results.
+# The names of all tools that run programs have this part. The types of the results have it, too.
 _PROGRAM = "code_execution"
 
 
@@ -95,17 +95,17 @@ def _containers(answer: Mapping[str, Any]) -> list[str]:
 
 
 def _is_of_program(block: Mapping[str, Any]) -> bool:
-    """Return whether a block is a program, or the result of one.
+    """Return whether a block is a program, or the result of a program.
 
-    The usage of many answers does not count programs, and a stream that ends with a call of the
-    agent's own tool does not name their container.
+    The usage of many answers does not count programs. A stream that ends with a call of the agent's
+    own tool does not name the container of the programs.
     """
     named = f"{block.get('type')} {block.get('name')}"
     return _PROGRAM in named and block.get("type") != "tool_use"
 
 
 def _blocks(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the blocks of a message; a message may be without blocks only if it tells its end."""
+    """Return the blocks of a message; only a message that tells its end may have no blocks."""
     content = answer.get("content")
     if isinstance(content, str):
         return [{"type": "text", "text": content}]

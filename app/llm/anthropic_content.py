@@ -6,7 +6,7 @@ from app.llm.parts import Part, is_media
 
 
 def blocks_of(content: Any) -> Any:
-    """Return a content as Anthropic takes it; only images and files are changed."""
+    """Return a content in Anthropic's form; only images and files are changed."""
     if not isinstance(content, list | tuple):
         return content
     return [_block(part) if is_media(part) else part for part in content]

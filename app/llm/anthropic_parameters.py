@@ -26,7 +26,7 @@ _LAST_WITH_BUDGET = (4, 6)
 
 
 def adapt_anthropic(model: str, params: dict[str, Any], max_tokens: int | None) -> dict[str, Any]:
-    """Return the parameters as a model behind this protocol takes them; see ``Dialect.adapt``."""
+    """Return the parameters that a model behind this protocol takes; see ``Dialect.adapt``."""
     for name in _LACKS:
         if name in params:
             raise ParameterRefused(

@@ -18,8 +18,8 @@ class AnthropicAssembly(Assembly):
     """Builds a message from the events of its stream.
 
     ``message_start`` has the usage of the prompt, and ``message_delta`` has the usage of the
-    output. Both have totals, which never shrink. Events of unknown types are skipped, because the
-    provider's versioning policy requires that.
+    output. Both usages have totals, and the totals never shrink. Events of unknown types are
+    skipped, because the provider's versioning policy requires that.
 
     Args:
         body: Body of the request.
@@ -34,7 +34,7 @@ class AnthropicAssembly(Assembly):
         # The blocks in the order of their beginnings; some servers use an index again.
         self._blocks: list[dict[str, Any]] = []
         self._places: dict[Any, int] = {}
-        # The pieces of text of each block that has begun and has not ended, by the block's place.
+        # By place of a block: the text pieces of each block that has begun and has not ended.
         self._pieces: dict[int, list[str]] = {}
 
     def add(self, event: Any) -> str:

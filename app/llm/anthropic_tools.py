@@ -1,4 +1,4 @@
-"""Writes the agent's own tools, and tools that run at the provider, for Anthropic's API."""
+"""Writes tools for Anthropic's API: the agent's own tools, and tools that run at the provider."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _VERSIONS = {
     CODE_EXECUTION: ("code_execution_20250825", "code_execution_20260521"),
 }
 _WEB_TOOL = re.compile(r"web_(?:search|fetch)_(\d{8})")
-# Beside web tools of this version and newer ones, the provider bills no containers.
+# If a request has a web tool of this version or a newer version, the provider bills no containers.
 _FIRST_WITH_FREE_CONTAINERS = "20260209"
 
 
@@ -40,8 +40,8 @@ def server_tool(model: str, tool: ServerTool) -> dict[str, Any]:
     wire: dict[str, Any] = {"type": _VERSIONS[tool.name][is_newest], "name": tool.name}
     wire["max_uses"] = tool.max_uses
     if is_newest:
-        # By default, programs that the model writes call the newest tools. Such a program can use a
-        # tool many times, and the answer does not have the results that the program drops.
+        # By default, programs that the model writes call the newest tools. A program can use a tool
+        # many times. The answer does not have the results that the program drops.
         wire["allowed_callers"] = ["direct"]
     for name in ("allowed_domains", "blocked_domains"):
         if name in tool.options:
@@ -57,8 +57,8 @@ def server_tool(model: str, tool: ServerTool) -> dict[str, Any]:
 def bills_containers(body: Mapping[str, Any]) -> bool:
     """Return whether Anthropic bills the containers of a request's programs.
 
-    They are free beside the newest web tools, also if the model uses only the programs; see
-    https://platform.claude.com/docs/en/agents-and-tools/tool-use/code-execution-tool.
+    Containers are free in a request with the newest web tools, also if the model uses only the
+    programs; see https://platform.claude.com/docs/en/agents-and-tools/tool-use/code-execution-tool.
     """
     found = (_WEB_TOOL.fullmatch(str(tool.get("type"))) for tool in body.get("tools") or ())
     return not any(each and each[1] >= _FIRST_WITH_FREE_CONTAINERS for each in found)

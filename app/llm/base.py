@@ -1,4 +1,4 @@
-"""The interface of all providers' clients, and the form of their answers."""
+"""The interface of all providers' clients, and the form of the clients' answers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,8 +17,7 @@ class ToolCall:
     Attributes:
         id: The provider's id of this request; the tool's answer must carry the id.
         name: Name of the tool.
-        arguments: The arguments as the model wrote them: a string of JSON, which is neither parsed
-            nor checked.
+        arguments: The model's arguments: a string of JSON that is neither parsed nor checked.
     """
 
     id: str
@@ -44,12 +43,13 @@ class LLMResponse:
         request_id: The provider's id of the request, or None.
         headers: Rate-limit headers of the answer, with lower-case names.
         metadata: Further facts, such as ``refusal`` and ``stop_sequence``. The provider served the
-            call by ``service_tier``, ``speed`` and ``inference_geo``, and bills the call by them.
-            ``original`` is the message as it came, with the name of the reader that understands it
-            (``by``). ``original`` exists only if the message has more parts than text and calls.
-            Such parts, for example reasoning, must go back to their provider unchanged.
-            ``original`` also has the ``container`` of the message's programs, which the provider
-            may use again. ``citations`` has the ``url`` and the ``title`` of each cited page.
+            call by ``service_tier``, ``speed`` and ``inference_geo``, and bills the call by these
+            facts. ``original`` has the unchanged message, and the name (``by``) of the reader that
+            understands the message. ``original`` exists only if the message has more parts than
+            text and calls. These parts, for example reasoning, must go back to their provider
+            unchanged. ``original`` also has the ``container`` of the message's programs; the
+            provider may use this container again. ``citations`` has the ``url`` and the ``title``
+            of each cited page.
             ``usage_missing`` means that the provider has not counted all tokens, and that the rest
             is an upper bound. ``prompt_counted`` means that only the output was not counted.
             ``first_token_s`` is the number of seconds from the request to the first token of a
@@ -69,7 +69,7 @@ class LLMResponse:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def as_message(self) -> Message:
-        """Return the answer as an assistant's message, with which the conversation continues."""
+        """Return the answer as an assistant's message; the conversation continues with it."""
         message: dict[str, Any] = {"role": "assistant", "content": self.content}
         if self.tool_calls:
             message["tool_calls"] = self.tool_calls
@@ -79,14 +79,14 @@ class LLMResponse:
 
 
 class LLMClient(ABC):
-    """A provider's client, which is asynchronous and makes no retries.
+    """An asynchronous client of a provider; the client makes no retries.
 
     A client raises the subclasses of ``app.errors.ProviderError``. If the caller cancels the
     coroutine, the client closes the connection, and this ends the generation.
 
     Weakness: the interface has only text, images, PDFs and tools. Audio, video and other files are
-    refused, because they cannot be priced before a call. A function agent can use the SDK itself
-    for such files, but then the call has no hold.
+    refused, because these files cannot be priced before a call. A function agent can use the SDK
+    itself for these files, but then the call has no hold.
 
     Example:
         class EchoClient(LLMClient):
@@ -102,7 +102,7 @@ class LLMClient(ABC):
             async def close(self): ...
     """
 
-    #: Name of the provider, which is also the name of its queue.
+    #: Name of the provider; the provider's queue has the same name.
     provider: str
 
     async def complete(
@@ -168,7 +168,7 @@ class LLMClient(ABC):
         """Answer a conversation in which the model may have called tools.
 
         A streamed answer has the same result as a whole answer. If the stream breaks off, the call
-        raises a ProviderError, whose ``partial`` is the part that had arrived.
+        raises a ProviderError. ``partial`` of this error is the part that had arrived.
 
         Args:
             messages: Dicts with ``role`` (system, user, assistant, tool) and ``content``. A content
@@ -189,8 +189,8 @@ class LLMClient(ABC):
             on_text: Function to call with each piece of a streamed answer's text.
             on_broken: Function to call once if a stream has begun and then fails for any reason,
                 including cancellation. The function is also called once if the call is cancelled
-                while it waits for credentials; such a call costs nothing. In both cases, the
-                function is called before the exception is raised.
+                while it waits for credentials; such a cancelled call costs nothing. In both cases,
+                the function is called before the exception is raised.
             **kwargs: Further parameters of the provider's API, and ``output_schema``, the JSON
                 Schema for the answer. If the provider has a mode for schemas, the schema is sent in
                 this mode.

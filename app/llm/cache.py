@@ -148,7 +148,7 @@ def _written(answer: LLMResponse) -> bytes:
 
 
 def _shareable(original: Any) -> Any:
-    """Return a message as it came, unless it names a container, which is its conversation's own."""
+    """Return an original; None if it names a container, which only its conversation may use."""
     return None if original and "container" in original else original
 
 

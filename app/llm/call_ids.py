@@ -1,8 +1,8 @@
 """Makes up missing ids of tool calls, and makes all ids unique and valid for their receiver.
 
 Servers leave out ids, give all calls of a turn the same id, or begin to count anew in each turn.
-Other providers refuse such ids, and they refuse some forms of ids, too. The results of tools carry
-the ids of their calls, so an id and its copies are always replaced together.
+Other providers refuse such ids, and also refuse some forms of ids. The results of tools carry the
+ids of the tool calls, so an id and its copies are always replaced together.
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 
 A model may call a tool that does not exist, under a name that no provider takes: an empty name, or
 a name such as ``functions.look_up``. The model is told that there is no such tool. The conversation
-keeps the name as the model wrote it, and only the requests have another name.
+keeps the name that the model wrote. Only the requests have another name.
 """
 
 import re

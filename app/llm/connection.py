@@ -36,7 +36,7 @@ class Sdk(NamedTuple):
 
 
 class Connection:
-    """The SDK's client of one server, which all request forms of a provider share.
+    """The SDK's client of one server; all request forms of a provider share this client.
 
     Args:
         sdk: Imports the SDK.

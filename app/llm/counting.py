@@ -11,7 +11,7 @@ from app.llm.wire import PROTOCOL_ERRORS, count_of, read_json
 if TYPE_CHECKING:
     import httpx2
 
-# Statuses of servers that have no such endpoint, or that have no such endpoint for this model.
+# Statuses of servers that do not have the endpoint, or do not have the endpoint for this model.
 _NOT_OFFERED = frozenset({404, 405, 501})
 
 
@@ -30,7 +30,7 @@ class CountEndpoint(NamedTuple):
 class PromptCounts:
     """The counts of one server; many compatible servers offer no counts.
 
-    If a server answers that it has no such endpoint, the server is still asked once for each model,
+    If a server answers that it lacks the endpoint, the server is still asked once for each model,
     because a gateway may have the endpoint only for the models of some providers.
 
     Weakness: the server is not asked again until the process ends.
@@ -71,7 +71,7 @@ class PromptCounts:
         headers: Mapping[str, str],
         post: Callable[[Request, str], Awaitable["httpx2.Response"]],
     ) -> int | None:
-        """Return the number of tokens of a request, or None if the answer has no such number.
+        """Return the number of tokens of a request, or None if the answer does not have the number.
 
         Args:
             model: Model name.

@@ -116,7 +116,7 @@ class CredentialCache:
         post: Callable[[Request], Awaitable[Step]],
         on_broken: Callable[[Partial], None] | None = None,
     ) -> Step:
-        """Send a request with valid credentials; send it again if the provider rejects them.
+        """Send a request with valid credentials; send it again if the credentials are rejected.
 
         Args:
             request: The request, without credentials.
@@ -138,7 +138,7 @@ class CredentialCache:
             fresh = await _free(self._replaced(used), on_broken)
             if fresh is None:
                 raise
-        # ``before_sent`` waits for the start of the call, and this start has already come.
+        # ``before_sent`` waits for the start of the call. This start has already come.
         return await post(replace(_with(request, fresh), before_sent=None))
 
     async def close(self) -> None:
@@ -183,7 +183,7 @@ class CredentialCache:
     async def _called(self) -> Authorization:
         """Call the function within its time limit, and check the returned value.
 
-        No error of the function is chained, because the text of such an error may have the token.
+        No error of the function is chained, because the text of the error may have the token.
         """
         call = asyncio.ensure_future(self._call())
         call.add_done_callback(_take_note)
@@ -224,7 +224,7 @@ class CredentialCache:
 
 
 class KeyOnly:
-    """Takes the place of a cache if a provider has a key, which the SDK adds, or needs no key."""
+    """Takes the place of a cache if a provider needs no key, or has a key that the SDK adds."""
 
     async def send(
         self,
@@ -232,7 +232,7 @@ class KeyOnly:
         post: Callable[[Request], Awaitable[Step]],
         _on_broken: Callable[[Partial], None] | None = None,
     ) -> Step:
-        """Send a request as it is; the arguments are as in ``CredentialCache.send``."""
+        """Send a request unchanged; the arguments are as in ``CredentialCache.send``."""
         return await post(request)
 
     async def close(self) -> None:
@@ -240,7 +240,7 @@ class KeyOnly:
 
 
 def _read(found: Any) -> Authorization | str:
-    """Return the credentials in a returned value, or the reason why it has no credentials."""
+    """Return the credentials in a returned value, or the reason why the value has none."""
     try:
         return read_credentials(found)
     except NotCredentials as error:

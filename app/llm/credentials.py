@@ -17,17 +17,17 @@ _HEADER_VALUE = re.compile(r"[ -~]+")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Credentials:
-    """A token with its lifetime, as the function of a provider's ``credentials`` returns it.
+    """A token with its lifetime, returned by the function of a provider's ``credentials``.
 
     The function may also return a dict with the same keys, or the token alone as a string. The
     values are checked when they are used.
 
     Attributes:
-        token: The token, without ``Bearer``; it is sent in the header ``Authorization``.
+        token: The token, without ``Bearer``; the token is sent in the header ``Authorization``.
         expires_in_s: Seconds for which the token is valid. If neither this number nor
             ``expires_at`` is given, the function is asked again after five minutes.
-        expires_at: End of the token's lifetime; it may take the place of ``expires_in_s``. The end
-            is an aware datetime, or a number of seconds since 1970.
+        expires_at: End of the token's lifetime; this end may take the place of ``expires_in_s``.
+            The end is an aware datetime, or a number of seconds since 1970.
         headers: Further headers of the requests. These headers replace headers of the same names,
             even ``Authorization``.
 

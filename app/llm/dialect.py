@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dialect:
-    """The code of one protocol; the protocol's module has it as ``DIALECT``.
+    """The code of one protocol; in the protocol's module, this object is named ``DIALECT``.
 
     Attributes:
         client: Class of the protocol's clients, with the arguments of ``app.llm.sdk.SdkClient``.
         refused: The API's parameters that this application does not send, each with the reason.
         adapt: Gets the model, the parameters, and ``max_tokens`` or None; may change the
-            parameters. Returns the parameters as the model takes them, or raises ParameterRefused.
+            parameters. Returns the parameters that the model takes, or raises ParameterRefused.
         least_cached_tokens: Returns the fewest prompt tokens that a model's provider caches.
-        server_tool: Gets the model and a tool that runs at the provider. Returns the tool as the
-            API takes it, or raises ParameterRefused if the API does not have the tool.
+        server_tool: Gets the model and a tool that runs at the provider. Returns the API's form of
+            the tool, or raises ParameterRefused if the API does not have the tool.
         choose_api: Gets the model, the parameters, and the request form that the agent or its
             provider asks for, or None. Also gets whether the request has tools, and whether the
-            request has tools that run at the provider. Returns the request form, which ``adapt``
-            finds as the parameter ``api``, or raises ParameterRefused. A protocol with only one
-            form has no such function.
+            request has tools that run at the provider. Returns the request form, or raises
+            ParameterRefused; ``adapt`` finds the form in the parameter ``api``. A protocol with
+            only one form does not have this function.
     """
 
     client: "Callable[..., LLMClient]"

@@ -32,7 +32,7 @@ BY_STATUS: dict[int, Kind] = {
     503: Overloaded,
     529: Overloaded,
 }
-# Names of errors that have no status of their own. Such errors come in a 200, or as an event
+# Names of errors that have no status of their own. These errors come in a 200, or as an event
 # of a stream.
 BY_TYPE: dict[str, Kind] = {
     "access_denied": AuthenticationFailed,
@@ -203,7 +203,7 @@ _QUOTA_OPENING = re.compile(
 _ACCOUNT_STATUSES = frozenset({401, 402, 403, 429})
 # Words for a limit, in errors that have no code.
 _LIMIT_WORDS = re.compile(r"\brate[ _-]?limit|too many requests|\bthrottl", re.IGNORECASE)
-# A limit for such a time window passes by itself.
+# A limit for one of these time windows passes by itself.
 _SHORT_WINDOW = re.compile(
     r"\b(?:per|a|each) (?:second|minute|hour)\b|\b(?:[rt]p[ms])\b|/ ?min\b", re.IGNORECASE
 )
@@ -237,7 +237,7 @@ _STATUS = re.compile(r"[45]\d\d")
 def kind_of(
     status: int, codes: Sequence[str], text: str, *, numbered: Kind | None, may_pass: bool
 ) -> tuple[Kind, int]:
-    """Return the class of a failure and its status; an error inside a 200 has its own status.
+    """Return the class and the status of a failure; an error inside a 200 has its own status.
 
     Args:
         status: HTTP status of the answer.
@@ -304,7 +304,7 @@ def _lacks_capacity(names: list[str], text: str) -> bool:
 
 
 def _never_passes(text: str) -> bool:
-    """Return whether a request is larger than the whole limit that refused it."""
+    """Return whether a request was refused because it is larger than the whole limit."""
     if _TOO_LARGE.search(text):
         return True
     asked = _ASKED_OF_LIMIT.search(text)

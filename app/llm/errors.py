@@ -1,7 +1,7 @@
 """Converts errors of an SDK, of its transport or in an answer into the errors of ``app.errors``.
 
-This module imports no SDK. It recognizes exceptions by the names of their classes, and a test fails
-if the name of an SDK's exception is missing here.
+This module imports no SDK. It recognizes exceptions by the names of their classes. A test fails if
+the name of an SDK's exception is missing here.
 """
 
 import re
@@ -83,8 +83,8 @@ _CONTENT = ("choices", "content", "output", "delta", "content_block")
 _DEEPEST = 5
 _BAD_URL = frozenset({"InvalidURL", "UnsupportedProtocol"})
 # Exceptions that prove that there was no connection, so the request was never sent. ConnectError
-# and ConnectTimeout do not prove this, because the SDKs' transports also raise them for connections
-# that were lost after the request.
+# and ConnectTimeout do not prove this, because the SDKs' transports also raise these two exceptions
+# for connections that were lost after the request.
 _NEVER_SENT = _BAD_URL | {"ClientConnectorError", "ConnectionTimeoutError"}
 _SECRET = re.compile(r"\b(?:sk|pk|key)-[\w*.-]{6,}|(?<=Bearer )\S+")
 
@@ -97,8 +97,8 @@ def from_exception(
     Args:
         error: The exception.
         provider: Name of the provider that was called.
-        api_key: The key of the call, which is removed from the message.
-        came: The beginning of the message, which says whether an answer had begun.
+        api_key: The key of the call; the key is removed from the message.
+        came: The beginning of the message; this beginning says whether an answer had begun.
 
     Returns:
         The error to raise.
@@ -129,7 +129,7 @@ def from_exception(
 
 
 def _whole(response: Any, part: Any) -> Any:
-    """Return the body of a response; the SDKs' exceptions have only its part "error"."""
+    """Return the body of a response; the SDKs' exceptions have only the body's part "error"."""
     try:
         return response.content or part
     except RuntimeError:  # the body has not been read
@@ -151,7 +151,7 @@ def from_answer(
         status: HTTP status; it may be 200 if the body, or an event of a stream, is an error.
         headers: Headers of the answer.
         body: The parsed answer if it is JSON, otherwise its text.
-        api_key: The key of the call, which is removed from the message.
+        api_key: The key of the call; the key is removed from the message.
 
     Returns:
         The error to raise.
@@ -256,8 +256,8 @@ def _inner(level: Mapping[str, Any]) -> Any:
         return level["base_resp"]
     if _message(level):
         return None
-    # Some errors have a list of single mistakes, and some gateways pass on an error as their
-    # message.
+    # Some errors have a list of single mistakes. Some gateways pass on an error in the place of the
+    # gateway's own message.
     nested = (level.get(name) for name in ("errors", "detail", "message"))
     found = (n for n in nested if isinstance(n, Mapping | list) and not _is_void(n))
     return next((n for n in found if isinstance(n, list) or not _OF_MESSAGE & n.keys()), None)
@@ -278,7 +278,10 @@ def _read(levels: list[Any]) -> tuple[str, list[str]]:
 
 
 def _codes_of(level: Any, *, around: bool) -> list[str]:
-    """Return the codes of an error, or of a document around it, in which a type may be no error."""
+    """Return the codes of an error, or of a document around an error.
+
+    The type of a document may be no type of an error.
+    """
     if not isinstance(level, Mapping):
         return []
     details = level.get("details")
@@ -292,7 +295,7 @@ def _codes_of(level: Any, *, around: bool) -> list[str]:
 
 
 def _numbered(levels: list[Any]) -> Kind | None:
-    """Return the class of an error number if a provider's form gives it a meaning, or None."""
+    """Return the class of an error number, or None if no provider's form gives it a meaning."""
     for level in levels:
         if _base_code(level):
             return BY_NUMBER["base_resp"].get(_base_code(level) or "", ServerFailure)
@@ -302,7 +305,7 @@ def _numbered(levels: list[Any]) -> Kind | None:
 
 
 def _base_code(level: Any) -> str | None:
-    """Return the code that MiniMax gives beside every answer, or None if it means success."""
+    """Return the code that MiniMax gives beside every answer; None if the code means success."""
     base = level.get("base_resp") if isinstance(level, Mapping) else None
     return _code(base.get("status_code")) if isinstance(base, Mapping) else None
 

@@ -2,7 +2,8 @@
 
 Each process learns its own corrections, by provider and model. A correction is the ratio of counted
 to expected tokens in the last prompts; longer prompts have more weight in this ratio. If a process
-has not called a model yet, it takes the estimate of ``app.llm.tokens`` without a correction.
+has not called a model yet, the process takes the estimate of ``app.llm.tokens`` without a
+correction.
 """
 
 from dataclasses import dataclass

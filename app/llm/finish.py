@@ -50,7 +50,7 @@ def finish_of(word: object, *, may_pause: bool = False) -> Finish | None:
 
     Args:
         word: The provider's word.
-        may_pause: Whether the provider runs tools of its own, and may pause before it is done.
+        may_pause: Whether the provider runs its own tools, and may pause before the answer is done.
 
     Example:
         >>> finish_of("MAX_TOKENS"), finish_of(None), finish_of("network_error")

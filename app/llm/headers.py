@@ -36,7 +36,7 @@ def limit_headers(headers: Mapping[str, str]) -> dict[str, str]:
 def retry_after_s(
     headers: Mapping[str, str], body: Sequence[Any] = (), *, now: datetime | None = None
 ) -> float | None:
-    """Return the seconds to wait, at most a day, or None if the answer does not tell them.
+    """Return the seconds to wait (at most a day), or None if the answer does not tell a time.
 
     Args:
         headers: Headers of the answer. ``retry-after-ms`` has milliseconds. ``retry-after`` has

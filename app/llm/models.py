@@ -1,7 +1,7 @@
 """The parameters that a model takes or refuses, by the model's name.
 
 The rules come from the providers' migration pages (2026). If a name is not known here, all
-parameters are sent, and the provider decides about them.
+parameters are sent, and the provider decides about the parameters.
 """
 
 import re
@@ -24,9 +24,9 @@ _OPEN = re.compile(
 _SAYS_IT_REASONS = re.compile(
     r"reason|think|(?:^|[-/:.])r\d(?!\d)|magistral|qwq|minimax-?m|gpt-oss", re.IGNORECASE
 )
-# These models take tools only in the Responses API while they reason. They are gpt-5.5 and newer,
-# and also gpt-5.2 to gpt-5.4 if the request sets an effort. The names have no prefix, because
-# gateways such as OpenRouter, which have names with a prefix, translate chat completions
+# While these models reason, they take tools only in the Responses API. The models are gpt-5.5 and
+# newer, and also gpt-5.2 to gpt-5.4 if the request sets an effort. The names here have no prefix.
+# Gateways such as OpenRouter use names with a prefix, but gateways translate chat completions
 # themselves.
 _TOOLS_IN_RESPONSES = re.compile(r"gpt-(?:5\.(?:[5-9]|[1-9]\d)|[6-9]|[1-9]\d)(?!\d)(?!.*-chat)")
 _EFFORT_IN_RESPONSES = re.compile(r"gpt-5\.[2-4](?!\d)(?!.*-chat)")
@@ -121,10 +121,10 @@ def anthropic_samples(model: str) -> bool:
 
 
 def anthropic_thinks_unasked(model: str) -> bool:
-    """Return whether a model of Anthropic may think without a request for it (after Claude 4.6).
+    """Return whether a model of Anthropic may think without being asked (after Claude 4.6).
 
-    Some of these models always think, and show their thinking only if the request asks for it.
-    Other vendors' models that are served in Anthropic's form think if their names say so.
+    Some of these models always think, and show thoughts only if the request asks for thoughts.
+    A model of another vendor that is served in Anthropic's form thinks if the model's name says so.
     """
     return not anthropic_samples(model) or (
         "claude" not in model and _SAYS_IT_REASONS.search(model) is not None

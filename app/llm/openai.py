@@ -29,13 +29,13 @@ from app.llm.sendable import sendable
 from app.llm.streams import Assembly
 from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
 
-#: Seconds that a request may take if the provider serves it only when there is capacity. OpenAI
-#: advises this time.
+#: Seconds that a request may take if the provider serves the request only when there is capacity.
+#: OpenAI advises this time.
 FLEX_TIMEOUT_S = 900.0
 
 
 class OpenAIClient(OpenAISdkClient):
-    """Client of OpenAI, or of any server with OpenAI's chat completions or its Responses API.
+    """Client of OpenAI, or of any server with OpenAI's chat completions or Responses API.
 
     The client has no retries, no limits and no budget; agents of a ``Workflow`` get these from the
     workers. The client sends text, images, PDFs and tools, and reads only text and tool calls. For
@@ -87,8 +87,8 @@ class OpenAIClient(OpenAISdkClient):
     ) -> int | None:
         """See ``LLMClient.count_tokens``; the Responses API counts for both request forms.
 
-        A message of chat completions that goes back as it came has parts that the Responses API
-        does not know. A conversation with such a message is not counted.
+        If a message of chat completions goes back unchanged, the message has parts that the
+        Responses API does not know. A conversation with such a message is not counted.
         """
         is_chat = self._form_of(model, tools, kwargs) == CHAT
         if is_chat and any(map(self._own_original, messages)):
@@ -177,7 +177,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 
 def _as_it_came(original: Mapping[str, Any], calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the original message, but with ids, names and arguments that its provider takes."""
+    """Return the original message, but with ids, names and arguments that the provider takes."""
     if not calls:
         return dict(original)
     came = original["tool_calls"]

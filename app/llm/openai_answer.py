@@ -142,7 +142,7 @@ def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**choice, "message": {}, "finish_reason": word or "content_filter"}
     if not (reported or counted or word):
         raise ValueError("an answer without a message")
-    # If there is no message, the word for the end counts only if it explains why.
+    # If there is no message, the word for the end counts only if the word explains the reason.
     told = word if finish_of(word) != "stop" else None
     return {"message": {}, "finish_reason": told or "no message", "error": reported}
 
@@ -174,7 +174,7 @@ def _arguments(given: Any) -> str:
 
 
 def _original(message: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the message if it has more than text and calls, without its empty parts."""
+    """Return the message without empty parts; None if it has nothing but text and calls."""
     calls = [call for call in _calls(message) if isinstance(call, dict)]
     more = {key for key, value in message.items() if key not in _TOLD and value not in _EMPTY}
     in_calls = any(

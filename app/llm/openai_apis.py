@@ -26,7 +26,8 @@ def choose_api(
 
     If neither the agent nor its provider asks for a form, the form is chat completions, which every
     server of this protocol has. The exceptions are requests that OpenAI serves only in its
-    Responses API, and tools that run at the provider, which chat completions do not have.
+    Responses API, and requests with tools that run at the provider, because chat completions do not
+    have these tools.
     """
     if at_provider and asked == CHAT:
         raise ParameterRefused(

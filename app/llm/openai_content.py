@@ -10,14 +10,14 @@ _NAME = "document.pdf"
 
 
 def chat_content(content: Any) -> Any:
-    """Return a content as chat completions take it; only images and files are changed."""
+    """Return a content in the form of chat completions; only images and files are changed."""
     if not isinstance(content, list | tuple):
         return content
     return [_chat_part(part) if is_media(part) else part for part in content]
 
 
 def responses_content(content: str | Sequence[Part] | None) -> list[dict[str, Any]]:
-    """Return the content of a user's or a system's message as the Responses API takes it.
+    """Return the content of a user's or a system's message in the form of the Responses API.
 
     Example:
         >>> responses_content("Hello.")

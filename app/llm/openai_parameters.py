@@ -35,7 +35,7 @@ REFUSED = {
     ),
     "previous_response_id": "every request has its whole conversation",
 }
-# Parameters of other APIs, which are refused for models that are known to be OpenAI's own.
+# Parameters of other APIs; if a model is known to be OpenAI's own, these parameters are refused.
 _LACKS = {
     "output_config": "give reasoning_effort",
     "thinking": "give reasoning_effort",
@@ -44,7 +44,7 @@ _LACKS = {
 
 
 def adapt_to_model(model: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters as a model behind this protocol takes them; see ``Dialect.adapt``."""
+    """Return the parameters that a model behind this protocol takes; see ``Dialect.adapt``."""
     effort = params.get("reasoning_effort")
     if is_of_openai(model):
         for name in _LACKS.keys() & params.keys():

@@ -30,7 +30,7 @@ from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
 
 #: Asks for reasoning in a form that the next request can give back.
 SEALED_REASONING = "reasoning.encrypted_content"
-#: Asks for the outputs of programs, which the next request gives back.
+#: Asks for the outputs of programs; the next request gives these outputs back.
 OUTPUTS_OF_PROGRAMS = "code_interpreter_call.outputs"
 
 
@@ -42,7 +42,7 @@ class ResponsesClient(OpenAISdkClient):
 
     Args:
         api_key: As in ``SdkClient``.
-        connection: The connections, which both request forms share.
+        connection: The connections; both request forms share these connections.
         **options: As in ``SdkClient``.
 
     Example:
@@ -114,7 +114,7 @@ class ResponsesClient(OpenAISdkClient):
     def _own_original(self, message: Message) -> Any:
         """See ``SdkClient``; the API refuses programs whose container has expired.
 
-        Such a message goes back as its text and its tool calls.
+        A message with such a program goes back as the message's text and tool calls.
         """
         original = super()._own_original(message)
         container = (message.get("original") or {}).get("container")

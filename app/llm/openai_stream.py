@@ -34,7 +34,8 @@ class OpenAIAssembly(Assembly):
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         super().__init__(hidden=hides(body))
-        # The pieces of each text of the message, by the text's name; and the message's other parts.
+        # The pieces of each text of the message, by the text's name. The message's other parts are
+        # in ``_parts``.
         self._texts: dict[str, list[str]] = {}
         self._parts: dict[str, Any] = {}
         self._calls: list[Call] = []

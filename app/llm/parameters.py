@@ -1,7 +1,8 @@
-"""Adapts the parameters of a request to its model: translates, removes or refuses them.
+"""Adapts a request's parameters to the model: translates, removes or refuses parameters.
 
-Clients adapt parameters before they send a request, and ``enqueue`` adapts them before it stores
-anything. A parameter that is not known here is sent unchanged, and the provider decides about it.
+Clients adapt parameters before they send a request. ``enqueue`` adapts parameters before it stores
+anything. A parameter that is not known here is sent unchanged; the provider decides about this
+parameter.
 Rules that belong to only one protocol are in the protocol's ``Dialect``. All rules come from the
 providers' reference pages (2026).
 """
@@ -24,7 +25,7 @@ _APIS = tuple(api for protocol in PROTOCOLS.values() for api in protocol.apis)
 _OWN = "AgentChord fills it in"
 _WITH_PROVIDER = "set it for the provider, in the configuration of the workers"
 _RESERVED = {
-    # Workflows are stored as they are registered, so a workflow must never have a secret.
+    # Registered workflows are stored unchanged, so a workflow must never have a secret.
     "api_key": "keys come from the environment of the workers only",
     "api_key_env": _WITH_PROVIDER,
     "base_url": _WITH_PROVIDER,

@@ -7,7 +7,8 @@ A content is a string, or a list of parts. Each client translates the parts to i
     {"type": "file", "media_type": "application/pdf", "data": "JVBERi0...", "name": "invoice.pdf"}
 
 ``data`` is base64. An image may have a ``detail`` ("low" or "high"). ``part_of`` makes a part from
-the bytes of a file, and adds the ``size`` and the ``sha256`` of the bytes, which are never sent.
+the bytes of a file, and adds the ``size`` and the ``sha256`` of the bytes. Neither ``size`` nor
+``sha256`` is ever sent.
 """
 
 import base64
@@ -32,7 +33,7 @@ def part_of(content: bytes, *, name: str | None = None, detail: str | None = Non
 
     Args:
         content: The whole file: a PNG, JPEG, GIF or WebP image, a PDF, or a text in UTF-8.
-        name: Name of the file, which the model sees if the file is a PDF or a text.
+        name: Name of the file; the model sees this name if the file is a PDF or a text.
         detail: Level of detail at which an image is read, "low" or "high"; None leaves the choice
             to the provider.
 
@@ -75,7 +76,7 @@ def media_in(messages: "Sequence[Message]") -> Iterator[Part]:
 
 
 def size_in(part: Part) -> Size:
-    """Return the size of an image or a file; read the size from the bytes if the part has none.
+    """Return the size of an image or a file; read it from the bytes if the part has no size.
 
     Raises:
         BadRequest: If the bytes cannot be read, or are of another type than the part says.

@@ -1,4 +1,4 @@
-"""Hints for providers, which then cache the beginning of a prompt; an agent must ask for this.
+"""Hints with which providers cache the beginning of a prompt; agents must ask for the hints.
 
 All requests of an agent begin with the same tools and instructions. In a conversation with tools,
 each request also begins with the whole previous request.

@@ -1,6 +1,6 @@
-"""Decides whether an answer is whole or a failure, and which tokens it has cost.
+"""Decides whether an answer is whole or a failure, and which tokens the answer has cost.
 
-All protocols share this code: it gets an ``Answer``, which a protocol's module has read.
+All protocols share this code. The code gets an ``Answer`` that a protocol's module has read.
 """
 
 import re
@@ -46,9 +46,9 @@ class AnswerReader:
 
     Args:
         provider: Name of the provider.
-        api_key: The key of the calls, which is removed from messages.
-        origin: Name of the reader that understands the originals of these answers: the provider, or
-            one of its request forms.
+        api_key: The key of the calls; the key is removed from messages.
+        origin: Name of the reader that understands the originals of these answers: the name of the
+            provider, or of one of the provider's request forms.
         read: Reads a whole answer of the protocol; raises one of ``PROTOCOL_ERRORS`` if the answer
             does not follow the protocol.
         hides: Returns whether the answer to a request may leave out a part of the generated text.
@@ -136,14 +136,14 @@ class AnswerReader:
         counts: Counts,
         least: int = 0,
     ) -> LLMResponse:
-        """Return the answer; if it is a failure, raise that failure with the tokens that it cost.
+        """Return the answer; for a failed answer, raise the failure with the answer's tokens.
 
         Args:
             answer: The answer.
             response: The HTTP response.
             request: The request.
             counts: The provider's final counts.
-            least: Tokens that the output has at least, if the provider has not counted them.
+            least: Least possible number of output tokens, for an output without a count.
         """
         given, counts = counts, self._believed(counts, request)
         bound = 0
@@ -160,7 +160,7 @@ class AnswerReader:
         )
         raw_usage, told = storable(answer.raw_usage), storable(answer.facts)
         model = name_of(answer.model) or str(request.body["model"])
-        # The provider can continue only a message that goes back as it came.
+        # The provider can continue only a message that goes back unchanged.
         finish = finish_of(answer.word, may_pause=request.may_pause and bool(answer.original))
         if finish == "tool_calls" and not answer.calls:
             finish = None  # the calls were lost on their way
@@ -201,7 +201,7 @@ class AnswerReader:
         )
 
     def _original(self, answer: Answer, request: Request) -> dict[str, Any] | None:
-        """Return the message as it came, with the container that its provider may use again."""
+        """Return the unchanged message, with the container that the provider may use again."""
         if not answer.original:
             return None
         original = {"by": self._origin, "message": answer.original}
@@ -213,7 +213,7 @@ class AnswerReader:
         return {**original, "container": {"id": answer.containers[-1], "until_s": int(until_s)}}
 
     def _failure(self, answer: Answer, response: "httpx2.Response") -> ProviderError:
-        """Return the failure that an answer reports, or that its last word means."""
+        """Return the failure that an answer reports, or that the answer's last word means."""
         if answer.error:
             return self.reported({"error": answer.error}, response)
         return failure_of(answer.word)(

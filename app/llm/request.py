@@ -1,4 +1,4 @@
-"""A request to a provider in the form in which it is sent."""
+"""A request to a provider, in the form that is sent."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from app.domain.containers import ContainerRules
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Programs:
-    """The programs that a request lets its provider run.
+    """The programs that the provider may run for a request.
 
     Attributes:
         rules: The rules by which the provider runs programs.
         gigabytes: How often a container counts.
         most_containers: Largest number of containers.
         billed: Whether the provider bills containers for this request.
-        preloaded: Whether the request has files, which the provider may put into a container before
-            any program runs.
+        preloaded: Whether the request has files; the provider may put these files into a container
+            before any program runs.
         elapsed_s: Returns the seconds since the call began.
     """
 
@@ -53,7 +53,8 @@ class Request:
         max_tokens: Largest number of tokens that the model may generate.
         prompt_tokens: Returns the upper bound of the prompt's tokens; raises BadRequest if the
             prompt has parts that cannot be priced.
-        may_pause: Whether the provider may pause its answer, because it runs tools of its own.
+        may_pause: Whether the provider may pause its answer, because the provider runs tools of its
+            own.
         programs: The programs that the provider may run; None if it may run none.
     """
 

@@ -1,10 +1,10 @@
-"""Converts conversations to the items of the Responses API, and reads the items of its answers.
+"""Converts conversations to items of the Responses API, and reads the items of the API's answers.
 
 An answer is a list of items: reasoning, messages and calls of functions. Because nothing is stored
-at the provider, the items go back with the next request. They go back as they came, with three
-exceptions. They have no ``id``, because the provider would look for the id in its store. Reasoning
-without its encrypted content is left out, because the provider could not read it. Images that
-programs have made are left out.
+at the provider, the items go back with the next request. The items go back unchanged, with three
+exceptions. The items have no ``id``, because the provider would look for the id in its store.
+Reasoning without encrypted content is left out, because the provider could not read this reasoning.
+Images that programs have made are left out.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,11 +15,11 @@ from app.llm.openai_content import responses_content
 from app.llm.sendable import sendable
 from app.llm.wire import joined, list_in, write_json
 
-# The provider fills in these keys, and knows them only for items in its store. Only items of the
-# provider's own tools need their status.
+# The provider fills in these keys, and knows these keys only for items in its store. Only items of
+# the provider's own tools need a status.
 _OF_THE_STORE = frozenset({"id", "status"})
 _OF_TOOLS = frozenset({"web_search_call"})
-#: The type of the items that run a program. They go back with their id, which the API requires.
+#: The type of the items that run a program. These items go back with ids, as the API requires.
 PROGRAM = "code_interpreter_call"
 
 
@@ -34,7 +34,7 @@ def items_of(
 
     Args:
         messages: As in ``LLMClient.complete_with_tools``.
-        original_of: Returns the items of a message as they came, or None if the items came from
+        original_of: Returns the unchanged items of a message, or None if the items came from
             somebody else.
 
     Raises:
@@ -49,14 +49,14 @@ def instructions_of(messages: Sequence[Message]) -> list[str]:
 
 
 def plain(content: Any) -> str:
-    """Return the text of a content, which is a string or a list of text parts."""
+    """Return the text of a content; the content is a string or a list of text parts."""
     if isinstance(content, str):
         return content
     return "\n\n".join(str(part.get("text", "")) for part in content or ())
 
 
 def items_in(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the items of an answer; raise KeyError or TypeError if it has no list of items."""
+    """Return the answer's items; raise KeyError or TypeError if there is no list of items."""
     output = answer["output"]
     if not isinstance(output, list):
         raise TypeError(f"output is {type(output).__name__}, not a list")
@@ -97,7 +97,7 @@ def annotations_in(items: Sequence[Mapping[str, Any]]) -> list[Any]:
 
 
 def to_send_back(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return an item as the conversation keeps it: a program's images stay in its container."""
+    """Return an item for the conversation; a program's images stay in the program's container."""
     if item.get("type") != PROGRAM or not isinstance(item.get("outputs"), list):
         return item
     logs = [each for each in item["outputs"] if isinstance(each, Mapping) and "logs" in each]
@@ -193,7 +193,7 @@ def _parts_in(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _content_of(item: Mapping[str, Any]) -> Sequence[Any]:
-    """Return the parts of a message; some servers give its text alone."""
+    """Return the parts of a message; some servers give only the message's text."""
     content = item.get("content") or ()
     return [{"type": "output_text", "text": content}] if isinstance(content, str) else content
 

@@ -17,7 +17,7 @@ LACKED = (
 
 
 def adapt_responses(model: str, params: dict[str, Any], max_tokens: int | None) -> dict[str, Any]:
-    """Return the parameters as the Responses API takes them; see ``Dialect.adapt``."""
+    """Return the parameters in the form of the Responses API; see ``Dialect.adapt``."""
     for name in LACKED:
         if name in params:
             raise ParameterRefused(

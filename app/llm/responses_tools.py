@@ -1,4 +1,4 @@
-"""Writes the agent's own tools, and tools that run at the provider, for the Responses API."""
+"""Writes tools for the Responses API: the agent's own tools, and tools that run at the provider."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,8 @@ def tool_item(tool: Mapping[str, Any]) -> dict[str, Any]:
 def server_item(model: str, tool: ServerTool) -> dict[str, Any]:  # noqa: ARG001 see ``Dialect``
     """Return the API's form of a tool that runs at the provider; see ``Dialect.server_tool``."""
     if tool.name == CODE_EXECUTION:
-        # If the container of the conversation's last program is active, the provider uses it again.
+        # If the container of the conversation's last program is active, the provider uses this
+        # container again.
         container = {"type": "auto"}
         if memory := tool.options.get("memory"):
             container["memory_limit"] = memory

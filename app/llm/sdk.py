@@ -1,8 +1,8 @@
 """The shared code of the clients on the official SDKs: sending, deadlines and errors.
 
 Requests go through ``client.post(path, cast_to=httpx2.Response)``, which the SDKs document. The SDK
-signs and sends a request, and this module reads the answer. A call therefore needs 0.5 ms of CPU.
-It would need 1.0 ms if the SDK parsed the answer (measured with OpenAI's SDK).
+signs and sends a request. This module reads the answer. A call therefore needs 0.5 ms of CPU. The
+call would need 1.0 ms if the SDK parsed the answer (measured with OpenAI's SDK).
 
 ``app.llm.reading`` decides what an answer means. This file is over 400 lines because whole and
 streamed requests share their deadlines and errors.
@@ -74,8 +74,8 @@ class SdkClient(LLMClient):
             None means the variable of the protocol's own provider.
         headers: Further headers of every request.
         query: Query parameters of every request.
-        credentials: Tokens that are sent in place of the key, which is then a placeholder.
-        timeout_s: Seconds after which a request fails if it has no timeout of its own.
+        credentials: Tokens that are sent in place of the key; the key is then a placeholder.
+        timeout_s: Seconds after which a request fails if the request has no timeout of its own.
         max_connections: Largest number of connections that are open at once.
     """
 
@@ -287,8 +287,8 @@ class SdkClient(LLMClient):
             raise self._late("no answer", request.timeout_s) from error
         except self._connection.errors as error:
             failure = from_exception(error, provider=self.provider, api_key=self._api_key)
-            # If there is an answer, the failure contains it. The SDK's error is then left out,
-            # because its message may quote the key.
+            # If there is an answer, the failure contains the answer. The SDK's error is then left
+            # out, because the message of the SDK's error may quote the key.
             raise failure from (error if failure.status is None else None)
 
     async def _answered(
@@ -325,7 +325,7 @@ class SdkClient(LLMClient):
         )
         if partial is None or request.programs is None:
             return partial
-        # The end of the answer, which is lost, may have named further containers.
+        # The lost end of the answer may have named further containers.
         shown = request.programs.most_containers
         seconds = request.programs.container_seconds(shown, ran=True)
         return replace(partial, usage=replace(partial.usage, container_seconds=seconds))
@@ -410,12 +410,12 @@ class SdkClient(LLMClient):
         return self.provider
 
     def _own_original(self, message: Message) -> Any:
-        """Return a message as it came if this client has read this message; otherwise None."""
+        """Return the unchanged message if this client has read the message; otherwise None."""
         original = message.get("original") or {}
         return original["message"] if original.get("by") == self.origin else None
 
     def _kept_container(self, message: Message) -> str | None:
-        """Return the id of a message's container if this provider can use it again, or None."""
+        """Return the id of a message's container; None if this provider cannot use it again."""
         container = (message.get("original") or {}).get("container")
         if container is None or self._own_original(message) is None:
             return None
@@ -454,7 +454,7 @@ class SdkClient(LLMClient):
     def _adapted(
         self, model: str, params: Mapping[str, Any], max_tokens: int | None
     ) -> dict[str, Any]:
-        """Return the parameters as the model takes them; raise BadRequest if any is refused."""
+        """Return the parameters that the model takes; raise BadRequest if any is refused."""
         try:
             return adapted(self.protocol, model, params, max_tokens=max_tokens, api=self.api)
         except ParameterRefused as error:

@@ -1,8 +1,8 @@
 """Makes values of providers and tools fit to be sent, so that no answer ends its conversation.
 
 Answers may have parts that JSON's text in UTF-8 cannot carry, such as half a surrogate pair. The
-user cannot correct these parts. Values of the user do not come here: a mistake in such a
-value is refused with a message, see ``app.domain.json_text``.
+user cannot correct these parts. Values of the user do not come here: a mistake in a user's value is
+refused with a message, see ``app.domain.json_text``.
 """
 
 import re

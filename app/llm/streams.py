@@ -1,7 +1,8 @@
 """Streamed answers: reads the events and builds the answer from their pieces.
 
 The result has the form of a whole answer, so that the same code reads streamed and whole answers.
-If an answer breaks off, the tokens of its first part are counted, because the provider bills them.
+If an answer breaks off, the tokens of the answer's first part are counted, because the provider
+bills these tokens.
 """
 
 import asyncio
@@ -108,7 +109,7 @@ class Assembly(ABC):
         """
 
     def reports_failure(self, event: Mapping[str, Any]) -> bool:
-        """Return whether an event is a failure, after which no answer can come."""
+        """Return whether an event is a failure; after a failure, no answer can come."""
         return reports_failure(event)
 
     @abstractmethod

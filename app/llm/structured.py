@@ -2,8 +2,8 @@
 
 A provider's mode takes only a part of JSON Schema, so the provider gets a narrower schema that is
 close to the agent's schema. The answer is checked with the agent's schema. If a schema cannot be
-narrowed (maps with free keys, recursion), or if the model has no such mode, the system prompt
-contains the schema.
+narrowed (maps with free keys, recursion), or if the model has no mode for schemas, the system
+prompt contains the schema.
 """
 
 import json
@@ -134,7 +134,7 @@ class _Words:
 
 
 def _reference(schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
-    """Return only the reference; it must lead to the schema's definitions, and not to its root."""
+    """Return only the reference, which must lead to the schema's definitions, not to the root."""
     if not depth or not str(schema["$ref"]).startswith("#/$defs/"):
         raise _CannotSay
     return {"$ref": schema["$ref"]}

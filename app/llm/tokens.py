@@ -123,7 +123,7 @@ def bytes_per_token(model: str) -> float:
 
 
 def text_bytes(text: str) -> int:
-    """Return the number of UTF-8 bytes of a text, which is also an upper bound of its tokens."""
+    """Return a text's number of UTF-8 bytes; this is also an upper bound of the text's tokens."""
     # isascii() only reads a flag of the string, so usual text is not copied.
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
@@ -152,7 +152,7 @@ def _bytes_of(message: Message) -> int:
     if call_id := message.get("tool_call_id"):
         size += text_bytes(call_id)
     if original := message.get("original"):
-        # The provider that wrote the message gets the original, and another provider gets the rest.
+        # The provider that wrote the message gets the original. Any other provider gets the rest.
         size = max(size, json_bytes(original))
     return size
 

@@ -1,8 +1,8 @@
 """Converts the usage objects of all protocols to ``Usage``, whose counts do not overlap.
 
 A count that is missing, or that cannot be read, is never taken for zero. ``Counts`` tells which
-parts the provider has counted, and the rest of the tokens is estimated. The tokens that are read
-from a usage are at least as many as each count in the usage; a discount is the only exception.
+parts the provider has counted. The rest of the tokens is estimated. The tokens that are read from a
+usage are at least as many as each count in the usage; a discount is the only exception.
 """
 
 import re
@@ -28,8 +28,8 @@ _CACHED = (
     "cached_input_tokens",
     "cached_content_token_count",
 )
-# Anthropic and Amazon count these cached and written tokens beside the prompt; others count them in
-# the prompt.
+# Anthropic and Amazon count these cached and written tokens beside the prompt; other providers
+# count these tokens in the prompt.
 _READ = ("cache_read_input_tokens",)
 _WRITTEN = ("cache_creation_input_tokens", "cache_write_input_tokens")
 # Kinds of tokens that are a part of the prompt or of the output.
@@ -44,7 +44,7 @@ _OF_PROMPT = ("input_tokens", "cached_tokens", "cache_write_tokens", "cache_writ
 _SEARCHES = ("num_search_queries", "num_sources_used")
 # Types of Anthropic's iterations whose tokens are in the totals of the usage.
 _IN_TOTALS = frozenset({"message", "fallback_message"})
-# Counts up to this size are believed as they are; this many tokens cost a few dollars at most.
+# Counts up to this size are believed unchanged; this many tokens cost a few dollars at most.
 _USUAL_TOKENS = 100_000
 # Each of these numbers is more than any call has: the tokens of a prompt that has no bound, the
 # cited tokens, and the searches.
@@ -60,7 +60,7 @@ class Counts:
         usage: The tokens; a part that was not counted has the least possible number of tokens.
         prompt: Whether the provider has counted the prompt.
         output: Whether the provider has counted the output.
-        total: The tokens of prompt and output together, if only their sum was counted; otherwise 0.
+        total: The tokens of prompt and output together, if only this sum was counted; otherwise 0.
     """
 
     usage: Usage = field(default_factory=Usage)
@@ -194,7 +194,7 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
 
 
 def responses_counts(raw: Any, *, produced: bool) -> Counts:
-    """Read the usage of a response; only its names differ from the usage of a chat completion.
+    """Read the usage of a response; only the names differ from a chat completion's usage.
 
     Args:
         raw: The usage object, or anything that a server has put in its place.
@@ -207,7 +207,8 @@ def anthropic_counts(raw: Any, *, produced: bool) -> Counts:
     """Read the usage of a message; its input_tokens exclude cached and written tokens.
 
     The totals leave out requests that the provider made itself, such as the requests that
-    summarised the conversation. These requests are in ``iterations``, and the provider bills them.
+    summarised the conversation. These requests are in ``iterations``. The provider bills these
+    requests.
 
     Args:
         raw: The usage object, or anything that a server has put in its place.
@@ -287,8 +288,8 @@ def _whole_prompt(
     Args:
         raw: The usage.
         prompt: The prompt's own count.
-        beside: Cached and written tokens, in the spelling of servers that count them beside the
-            prompt.
+        beside: Cached and written tokens, in the spelling of servers that count these tokens beside
+            the prompt.
         rest: The total without the output.
     """
     if prompt is None:
@@ -333,7 +334,7 @@ def _written(raw: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _web_searches(raw: Mapping[str, Any]) -> int:
-    """Read the searches that the provider made; each provider counts them under another name."""
+    """Read the number of the provider's searches; each provider has another name for this count."""
     requests = _most(_part(raw, "server_tool_use"), ("web_search_requests",))
     return max(requests, _most(raw, _SEARCHES))
 
@@ -355,7 +356,7 @@ def _named(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _part(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """Return the object that has one of these names; several such objects are merged."""
+    """Return the object with one of these names; several objects with these names are merged."""
     found: Mapping[str, Any] = {}
     for name in names:
         if isinstance(part := raw.get(name), dict):

@@ -213,9 +213,9 @@ def _next(name: str, old: Any, new: Any) -> Any:
 
 
 def count_of(value: Any) -> int | None:
-    """Return a number of tokens, or None if the value is no such number.
+    """Return a number of tokens, or None if the value is no number of tokens.
 
-    Some servers write a count as 12.0, as "12", or as an average, which is rounded up.
+    Some servers write a count as 12.0, as "12", or as an average; an average is rounded up.
 
     Example:
         >>> [count_of(value) for value in (12, 12.5, "12", -1, True, None)]

@@ -53,7 +53,7 @@ class WebAnswer:
     is_cut: bool
 
     def text(self) -> str:
-        """Decode the body; bytes outside its character set are replaced."""
+        """Decode the body; bytes outside the body's character set are replaced."""
         try:
             return self.body.decode(self.charset or "utf-8", "replace")
         except LookupError:

@@ -1,4 +1,4 @@
-"""Checks the JSON Schemas of outputs at registration, and applies them to models' answers.
+"""Checks the JSON Schemas of outputs at registration, and applies the schemas to answers.
 
 Patterns are matched in linear time. No schema is ever fetched, because a ``$ref`` must refer to
 a part of its own schema.

@@ -103,7 +103,7 @@ class WorkerInstruments:
     """The Prometheus objects of one worker process, with an attribute for each metric.
 
     The values start at zero when the process starts. For totals over all processes and restarts,
-    read the metrics of the exporter, which come from the ledger.
+    read the exporter's metrics; these metrics come from the ledger.
 
     Args:
         registry: Registry that holds the metrics.
@@ -136,7 +136,9 @@ class WorkerInstruments:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterMetric:
-    """A metric of the whole cluster. The exporter reads it from Postgres and Redis at each request.
+    """A metric of the whole cluster.
+
+    At each request, the exporter reads the metric from Postgres and Redis.
 
     Attributes:
         name: Name of the metric; if the name ends in ``_total``, the value never decreases.

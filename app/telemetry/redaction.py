@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 HIDDEN = "[redacted]"
-#: Shorter values are not hidden: they occur in ordinary words, and the log would be unreadable.
+#: Shorter values are not hidden. Short values occur in ordinary words, so the log would be
+#: unreadable.
 MIN_SECRET_CHARS = 8
 #: To keep the time linear, no alternative may match at many positions of one series of characters.
 KEYS = re.compile(

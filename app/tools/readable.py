@@ -12,7 +12,7 @@ def readable_text(page: str, url: str) -> str:
 
     Args:
         page: HTML from any source.
-        url: URL of the page, with which relative links are completed.
+        url: URL of the page; relative links are completed with this URL.
 
     Returns:
         The text, or an empty string if the page has no text.

@@ -18,8 +18,8 @@ class ToolRegistry:
     data must not choose the code that a worker loads.
 
     Args:
-        imports: Names of modules, such as ``my_tools``. They are imported at the first use, or
-            by ``load``.
+        imports: Names of modules, such as ``my_tools``. The modules are imported at the first use,
+            or by ``load``.
         builtin: Tools of AgentChord or another source, by name. A tool that lacks a setting
             is replaced by a string that names the setting. If a module has a tool of the same
             name, the module's tool is used.

@@ -22,9 +22,9 @@ _ARGUMENT = re.compile(r"(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
 
 
 class _Schema(GenerateJsonSchema):
-    """JSON Schema without titles, which only repeat the names and cost a token each."""
+    """JSON Schema without titles, because each title only repeats a name and costs a token."""
 
-    # A default without a JSON form is left out of the schema; the function still uses it.
+    # A default without a JSON form is left out of the schema; the function still uses the default.
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
@@ -41,7 +41,7 @@ def check_signature(function: Callable[..., Any], name: str) -> None:
     """Refuse parameters that no JSON object can fill.
 
     Raises:
-        WorkflowError: If a parameter is of this kind; the message names the parameter.
+        WorkflowError: If no JSON object can fill a parameter; the message names the parameter.
     """
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind not in _BY_NAME:
@@ -60,7 +60,7 @@ def arguments_model(function: Callable[..., Any], name: str) -> type[BaseModel]:
     """Make a model that validates the arguments of a function.
 
     Raises:
-        WorkflowError: If a type hint is wrong, or its type has no JSON form.
+        WorkflowError: If a type hint is wrong, or if the type has no JSON form.
     """
     try:
         hints = typing.get_type_hints(function, include_extras=True)

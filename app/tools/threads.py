@@ -23,8 +23,8 @@ async def run_in_thread(function: Callable[[], Result]) -> Result:
             context.
 
     Returns:
-        The function's result. A cancelled wait ends at once, while the thread goes on and its
-        result is dropped.
+        The function's result. A cancelled wait ends at once. The thread then goes on, and the
+        function's result is dropped.
 
     Raises:
         RuntimeError: If the function raises an exception that a loop cannot carry, such as

@@ -25,7 +25,7 @@ from app.tools.threads import run_in_thread
 
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_OUTPUT_BYTES = 100_000
-#: Delay before a failed call is tried again; it doubles with each try.
+#: Delay before a failed call is tried again; the delay doubles with each try.
 RETRY_DELAY_S = 0.5
 MAX_PROBLEMS_SHOWN = 10
 BOUNDS = {
@@ -60,8 +60,8 @@ class Tool:
     """A function that a model may ask for; a program calls the tool like the function itself.
 
     A sync function runs in a thread that cannot be stopped. After ``timeout_s`` the thread goes on,
-    and its result is dropped. If a tool may take long, write an async function, because an async
-    function is cancelled.
+    and the function's result is dropped. If a tool may take long, write an async function, because
+    an async function is cancelled.
 
     Args:
         function: A function with type hints, sync or async.
@@ -167,7 +167,7 @@ class Tool:
         """Run the function for a model.
 
         Args:
-            arguments: JSON text as the model wrote it.
+            arguments: The model's JSON text, unchanged.
             max_output_bytes: Largest result of a tool that sets no limit of its own.
 
         Returns:
@@ -197,7 +197,7 @@ class Tool:
         return arguments_model(self.function, self.name)
 
     async def _try(self, given: Mapping[str, Any], limit: int) -> ToolOutput:
-        # The try runs in a task of its own, which can be abandoned if a function refuses to be
+        # The try runs in a task of its own. The task can be abandoned if a function refuses to be
         # cancelled.
         task = asyncio.create_task(_outcome(self._run(given)), name=f"tool {self.name}")
         self._abandoned.add(task)

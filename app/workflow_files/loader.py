@@ -104,7 +104,7 @@ def load_python_workflow(path: Path | str, attribute: str | None = None) -> Work
     """Load a workflow from a Python file, which is imported as a module.
 
     Args:
-        path: Path of the file. If the file has a variable ``INPUT``, it is the input for a run.
+        path: Path of the file. A variable ``INPUT`` in the file is the input for a run.
         attribute: Name of the Workflow in the file; None means ``workflow``, or else the only
             Workflow in the file.
 

@@ -13,7 +13,7 @@ _WORD_OF = {f".{field}": f".{word}" for word, field in FIELD_OF.items()}
 
 
 def step_keys(agent_keys: list[str]) -> list[str]:
-    """Return the keys of a step: the fields of an agent, some of them under other names."""
+    """Return the keys of a step: the fields of an agent, some fields under other names."""
     return [*FIELD_OF, *(key for key in agent_keys if key not in FIELD_OF.values())]
 
 

@@ -1,7 +1,7 @@
 """The built-in tools of AgentChord; an agent has the tools that it names.
 
-A developer can add tools from other sources here, such as servers of the Model Context Protocol and
-plugins, because the registry takes any mapping from names to tools.
+A developer can add tools here from other sources, such as plugins and servers of the Model Context
+Protocol, because the registry takes any mapping from names to tools.
 """
 
 from app.configuration.sections import ToolSettings
@@ -25,7 +25,8 @@ def builtin_tools(settings: ToolSettings) -> dict[str, Tool | str]:
         settings: The configuration's section ``tools``.
 
     Returns:
-        Tools by name. If a tool lacks a setting, its value is a string that names the setting.
+        Tools by name. If a tool lacks a setting, the mapping has, in place of the tool, a string
+        that names the setting.
 
     Raises:
         ConfigurationError: If a database cannot be read by ``sql_query``.

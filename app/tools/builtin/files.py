@@ -35,8 +35,8 @@ class Listing(TypedDict):
 class FolderTools:
     """The tools of a folder.
 
-    Several agents may write one file at the same time, and the last write wins. If that matters,
-    give each run a path of its own.
+    Several agents may write one file at the same time; the last write then wins. If the lost writes
+    matter, give each run a path of its own.
 
     Args:
         folder: The folder; it must exist.

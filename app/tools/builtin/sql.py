@@ -32,8 +32,8 @@ MARGIN_S = 10.0
 READS = ("SELECT", "WITH", "VALUES", "TABLE")
 DESCRIBES = ("EXPLAIN", "SHOW", "DESCRIBE", "DESC")
 _FIRST_WORD = re.compile(r"[\s(]*([A-Za-z]+)")
-# In MySQL, these clauses write files even in a read-only transaction, and comments may contain
-# statements.
+# In MySQL, these clauses write files even in a read-only transaction. A comment of MySQL may
+# contain a statement.
 _WRITES_A_FILE = re.compile(r"\binto\s+(outfile|dumpfile)\b|/\*", re.IGNORECASE)
 
 Value = str | int | float | bool | None
@@ -137,7 +137,7 @@ class _Reader:
 
     @contextmanager
     def _limited(self, connection: Connection) -> Iterator[None]:
-        """Stop a query of SQLite when its time is over; other databases stop queries themselves."""
+        """Stop SQLite's query when the time is over; other databases stop queries themselves."""
         if self._dialect != "sqlite":
             yield
             return
@@ -200,7 +200,8 @@ def _guard_mysql(connection: Connection, timeout_s: float) -> Sequence[str]:
     )
 
 
-#: The statements that make a query's transaction read-only and limit its time, by dialect.
+#: For each dialect, the statements that make a query's transaction read-only and limit the query's
+#: time.
 GUARDS: dict[str, Guard] = {
     "postgresql": lambda _, timeout_s: (
         "SET TRANSACTION READ ONLY",

@@ -1,4 +1,4 @@
-"""Starts the requests of a bucket without limits: usually all at once, but slowly after a pause."""
+"""Starts the requests of an unlimited bucket: usually all at once, but slowly after a pause."""
 
 import time
 

@@ -111,6 +111,7 @@ def _client(
         headers={name: value.get_secret_value() for name, value in access.headers.items()},
         query=access.query,
         credentials=credentials and credentials(),
+        parameters=provider.parameters,
         **form,
     )
 

@@ -399,6 +399,8 @@ class ProviderSettings(Section):
             the settings of the account decide, and holds count the most expensive tier.
         api: Request form of the provider's calls, if its protocol has several forms (``chat`` or
             ``responses`` for OpenAI's protocol); None means that the model and the tools decide.
+        parameters: Names of parameters that agents may give in addition to the known parameters of
+            the protocol. AgentChord does not know the price of such a parameter.
     """
 
     protocol: str | None = None
@@ -410,6 +412,7 @@ class ProviderSettings(Section):
     query: dict[str, str] = Field(default_factory=dict)
     models: tuple[str, ...] = ()
     service_tier: str | None = Field(None, min_length=1, max_length=50)
+    parameters: tuple[str, ...] = ()
 
     @field_validator("protocol")
     @classmethod

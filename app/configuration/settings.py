@@ -201,6 +201,7 @@ class Settings(BaseSettings):
                 models=one.models,
                 service_tier=one.service_tier,
                 api=one.api,
+                parameters=one.parameters,
             )
             for name, one in self.providers.items()
         }

@@ -193,7 +193,9 @@ def _correction(
     if options is None:
         raise UnknownModel(f"nothing says what agent {base['agent']!r} asked for")
     asked = next((one for one in options if one.get("model") == base["model"]), options[0])
-    quote = pricing.quote(base["provider"], base["model"], asked, at=base["created_at"])
+    quote = pricing.quote_answered(
+        base["provider"], base["model"], asked, base["model_answered"], at=base["created_at"]
+    )
     # Older versions did not note how a call was served, and booked the price of the request.
     served = base["served"]
     price = quote.usual if served is None else quote.settle(usage, served).price

@@ -10,7 +10,7 @@ streamed requests share their deadlines and errors.
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -65,6 +65,8 @@ class SdkClient(LLMClient):
         headers: Further headers of every request.
         query: Query parameters of every request.
         credentials: Tokens that are sent in place of the key, which is then a placeholder.
+        parameters: Parameters that requests may have in addition to the known parameters of the
+            protocol.
         timeout_s: Seconds after which a request fails if it has no timeout of its own.
         max_connections: Largest number of connections that are open at once.
     """
@@ -90,6 +92,7 @@ class SdkClient(LLMClient):
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
         credentials: CredentialCache | None = None,
+        parameters: Collection[str] = (),
         timeout_s: float = 600.0,
         max_connections: int = 1000,
     ) -> None:
@@ -97,6 +100,7 @@ class SdkClient(LLMClient):
         self.provider = own if provider is None else provider
         self._api_key = api_key
         self._credentials = credentials or KeyOnly()
+        self._parameters = parameters
         self._timeout_s = timeout_s
         self._connection = Connection(
             self._sdk,
@@ -390,7 +394,14 @@ class SdkClient(LLMClient):
     ) -> dict[str, Any]:
         """Return the parameters as the model takes them; raise BadRequest if any is refused."""
         try:
-            return adapted(self.protocol, model, params, max_tokens=max_tokens, api=self.api)
+            return adapted(
+                self.protocol,
+                model,
+                params,
+                max_tokens=max_tokens,
+                api=self.api,
+                additions=self._parameters,
+            )
         except ParameterRefused as error:
             raise self._refused(str(error)) from error
 

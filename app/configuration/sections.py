@@ -177,6 +177,8 @@ class EngineSettings(Section):
         max_collected_bytes: Largest output of a for_each or a sub-workflow, as JSON in UTF-8.
         max_depth: Deepest nesting of sub-workflows.
         worker_threads: Threads of a worker, one per lane.
+        remote_control: Whether workers obey all of Celery's remote commands, such as ``shutdown``
+            and ``rate_limit``. If not, they obey only the commands with which Flower reads.
         budget_thresholds: Percentages of a run's budget; if the spending passes one of them, an
             event is recorded.
     """
@@ -195,6 +197,7 @@ class EngineSettings(Section):
     max_collected_bytes: int = Field(50_000_000, ge=1, le=100_000_000)
     max_depth: int = Field(8, ge=1, le=12)
     worker_threads: int = Field(128, ge=1, le=10_000)
+    remote_control: bool = False
     budget_thresholds: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = DEFAULT_THRESHOLDS
 
     @model_validator(mode="after")

@@ -1,6 +1,5 @@
 """The cost of a call, by the operator's price, or the published price, or the default price."""
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from app.costs.other_models import OtherModels
 from app.costs.own_prices import OwnPrice, OwnPriceTable
 from app.costs.price import Price
 from app.costs.price_list import PriceList, searches_unasked
@@ -33,8 +33,6 @@ _BATCH = {"processing": "batch"}
 _ONE = Decimal(1)
 # A published price may change with the date or the hour, so a found price is kept only this long.
 _FRESH_S = 60.0
-# The end of a name that stands for one date or version of a model.
-_SNAPSHOT = re.compile(r"[-@_](?:latest|v?\d[\d.-]*)")
 _NO_PARAMS: Mapping[str, Any] = {}
 _SERVICE_TIER, _SPEED, _REGION = SERVED
 # The name under which a request asks for the standard tier.
@@ -72,7 +70,7 @@ class Pricing:
         self._own = OwnPriceTable(config or CostConfig())
         self._list = PriceList()
         self._found: dict[tuple[Any, ...], Quote] = {}
-        self._others: dict[tuple[str, str, str], bool] = {}
+        self._others = OtherModels(self._own, self._list)
         self._fresh_until_s = 0.0
 
     def preload(self) -> None:
@@ -152,7 +150,6 @@ class Pricing:
         now_s = time.monotonic()
         if now_s >= self._fresh_until_s:
             self._found.clear()
-            self._others.clear()
             self._fresh_until_s = now_s + _FRESH_S
         key = (provider, model, *map(str, wanted))
         quote = self._found.get(key)
@@ -184,12 +181,7 @@ class Pricing:
             UnknownModel: If the requested model has no price.
         """
         quote = self.quote(provider, model, params, at=at)
-        if not answered or answered == model:
-            return quote
-        key = (provider, model, answered)
-        if key not in self._others:
-            self._others[key] = self._is_other(*key)
-        if not self._others[key]:
+        if not answered or answered == model or not self._others.has(provider, model, answered):
             return quote
         for asked in (params, _NO_PARAMS):
             try:
@@ -292,18 +284,6 @@ class Pricing:
             ways=tuple(map(_ways, SERVED, asked, priced)),
             service_tier=to_send,
         )
-
-    def _is_other(self, provider: str, model: str, answered: str) -> bool:
-        """Return whether the answered name is the name of another model that has a price."""
-        if self._own.names(provider, answered):
-            return True
-        own = self._own.names(provider, model)
-        if own and _SNAPSHOT.fullmatch(answered.removeprefix(model)):
-            return False
-        asked_id, answered_id = (self._list.id_of(provider, each) for each in (model, answered))
-        # The operator may have priced a name that only the provider knows, such as a deployment.
-        is_alias = own and asked_id is None
-        return answered_id is not None and answered_id != asked_id and not is_alias
 
     def _tier(self, provider: str, model: str, at: datetime) -> tuple[str | None, str | None]:
         """Return the tier for a request without a tier, and the tier that the request then names.

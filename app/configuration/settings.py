@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,8 @@ SECRETS = (
     "flower_basic_auth",
 )
 ADDRESS = re.compile(r"[A-Za-z0-9_.:-]+(?:/[0-9]{1,3})?")
+#: The beginning of the names of variables that agents may use.
+AGENT_SECRET = "AGENT_SECRET_"  # noqa: S105  a prefix of names, not a secret
 #: Names of variables whose values are secrets; agents, tools and headers may use such variables.
 SECRET_VARIABLE = re.compile(r"(?:KEY|SECRET|TOKEN|PASSWORD)$", re.IGNORECASE)
 SCHEMES = {
@@ -247,6 +250,14 @@ class Settings(BaseSettings):
             missing=tuple(name for name, value in found.items() if not value),
         )
 
+    def key_variables(self) -> frozenset[str]:
+        """Return the names of the environment variables that only workers of agents need."""
+        found = {self.access_to(each.name).api_key_env for each in self.all_providers()}
+        for given in self.providers.values():
+            found |= {name for text in given.headers.values() for name in VARIABLE.findall(text)}
+        found |= {name for name in os.environ if name.startswith(AGENT_SECRET)}
+        return frozenset(name for name in found if name)
+
     def secret_values(self) -> set[str]:
         """Return every known secret in plain text; only code that hides secrets may use this."""
         named = [name for name in os.environ if SECRET_VARIABLE.search(name)]
@@ -371,6 +382,7 @@ def load_settings(**overrides: Any) -> Settings:
         ConfigurationError: If a setting is wrong. The message is one line. The line has the reason
             and the place. The place is a variable, or a file with a line and a key.
     """
+    _check_dotenv(Path(DOTENV))
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -382,6 +394,30 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigurationError(f"{error}{hint}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{DOTENV} is not UTF-8 text: save it as UTF-8") from error
+
+
+def _check_dotenv(path: Path) -> None:
+    """Refuse a ``.env`` that another user may have written; its settings choose servers and code.
+
+    Raises:
+        ConfigurationError: If the file belongs to another user than root, or if every user may
+            write to the file.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return  # there is no such file, or pydantic reports it
+    if found.st_uid not in {0, os.geteuid()}:
+        raise ConfigurationError(
+            f"{DOTENV} in {str(path.absolute().parent)!r} belongs to user id {found.st_uid}, but "
+            f"this process runs as user id {os.geteuid()}: make the file yours with chown, or "
+            "start in another folder"
+        )
+    if found.st_mode & stat.S_IWOTH:
+        raise ConfigurationError(
+            f"every user may write to {DOTENV} in {str(path.absolute().parent)!r}: check the file, "
+            "then run `chmod o-w .env`"
+        )
 
 
 def agent_secret(name: str) -> SecretStr | None:

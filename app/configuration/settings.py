@@ -2,9 +2,6 @@
 
 import os
 import re
-import stat
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -36,6 +33,7 @@ from app.configuration.sections import (
     EngineSettings,
     LoggingSettings,
     Monitoring,
+    ProviderAccess,
     ProviderLimits,
     ProviderSettings,
     Retry,
@@ -47,6 +45,7 @@ from app.configuration.sources import (
     NESTED,
     PREFIX,
     YamlFile,
+    check_dotenv,
     explain_decoding,
     explain_refusal,
 )
@@ -66,8 +65,7 @@ SECRETS = (
     "flower_basic_auth",
 )
 ADDRESS = re.compile(r"[A-Za-z0-9_.:-]+(?:/[0-9]{1,3})?")
-#: The beginning of the names of variables that agents may use.
-AGENT_SECRET = "AGENT_SECRET_"  # noqa: S105  a prefix of names, not a secret
+AGENT_SECRET = "AGENT_SECRET_"  # noqa: S105  the prefix of the variables that agents may use
 #: Names of variables whose values are secrets; agents, tools and headers may use such variables.
 SECRET_VARIABLE = re.compile(r"(?:KEY|SECRET|TOKEN|PASSWORD)$", re.IGNORECASE)
 SCHEMES = {
@@ -79,30 +77,6 @@ SCHEMES = {
 
 
 _BUILT_IN_NAMES = frozenset(provider.name for provider in BUILT_IN)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProviderAccess:
-    """URL, key and headers of a provider.
-
-    Attributes:
-        base_url: URL of the provider; None means the default URL of OpenAI's or Anthropic's SDK.
-        api_key: API key; None if the variable is not set, or if the provider needs no key.
-        api_key_env: Name of the variable with the key; None if the provider needs no key.
-        credentials: Function that returns tokens in place of a key, as ``package.module:function``;
-            None if the provider has no such function.
-        headers: Further headers.
-        query: Query parameters of every request.
-        missing: Variables that the headers use, but that are not set.
-    """
-
-    base_url: str | None
-    api_key: SecretStr | None
-    api_key_env: str | None
-    credentials: str | None
-    headers: Mapping[str, SecretStr]
-    query: Mapping[str, str]
-    missing: tuple[str, ...] = ()
 
 
 def _variable(name: str) -> str | None:
@@ -382,7 +356,7 @@ def load_settings(**overrides: Any) -> Settings:
         ConfigurationError: If a setting is wrong. The message is one line. The line has the reason
             and the place. The place is a variable, or a file with a line and a key.
     """
-    _check_dotenv(Path(DOTENV))
+    check_dotenv(Path(DOTENV))
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -394,30 +368,6 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigurationError(f"{error}{hint}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{DOTENV} is not UTF-8 text: save it as UTF-8") from error
-
-
-def _check_dotenv(path: Path) -> None:
-    """Refuse a ``.env`` that another user may have written; its settings choose servers and code.
-
-    Raises:
-        ConfigurationError: If the file belongs to another user than root, or if every user may
-            write to the file.
-    """
-    try:
-        found = path.stat()
-    except OSError:
-        return  # there is no such file, or pydantic reports it
-    if found.st_uid not in {0, os.geteuid()}:
-        raise ConfigurationError(
-            f"{DOTENV} in {str(path.absolute().parent)!r} belongs to user id {found.st_uid}, but "
-            f"this process runs as user id {os.geteuid()}: make the file yours with chown, or "
-            "start in another folder"
-        )
-    if found.st_mode & stat.S_IWOTH:
-        raise ConfigurationError(
-            f"every user may write to {DOTENV} in {str(path.absolute().parent)!r}: check the file, "
-            "then run `chmod o-w .env`"
-        )
 
 
 def agent_secret(name: str) -> SecretStr | None:

@@ -5,12 +5,11 @@ messages early. So the broker never has to deliver a message again, and a duplic
 costs only a little time.
 """
 
-import contextlib
 from typing import Any
 
 from kombu import Queue
 
-from app.bootstrap import connected_settings, redis_url
+from app.bootstrap import close_home, connected_settings, is_beat, redis_url
 from app.celery import ADVANCE, SCHEDULER_QUEUE
 from app.storage.redis import celery_redis_url
 
@@ -78,9 +77,10 @@ worker_send_task_events = False
 task_send_sent_event = False
 worker_cancel_long_running_tasks_on_connection_loss = False
 
-# Beat is for the user's own schedules; AgentChord itself does not need beat.
-with contextlib.suppress(OSError):  # beat reports a missing folder itself
-    _settings.home.mkdir(parents=True, exist_ok=True)
+# Beat is for the user's own schedules; AgentChord itself does not need beat. The file of beat is a
+# pickle, so no other user may be able to write the file.
+if is_beat():
+    close_home(_settings)
 beat_schedule_filename = str(_settings.home / "beat-schedule")
 
 timezone = "UTC"

@@ -5,11 +5,13 @@ given. ``Platform`` has the collaborators that clients and workers share.
 """
 
 import atexit
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import MappingProxyType
 
+import click
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -21,6 +23,8 @@ from app.costs.pricing import Pricing
 from app.domain.protocols import PROTOCOLS
 from app.domain.providers import Provider
 from app.embedded import Services
+from app.embedded.folders import open_home
+from app.errors import EmbeddedServicesError
 from app.events.signals import Signals
 from app.llm.base import LLMClient
 from app.llm.credential_cache import CredentialCache
@@ -59,6 +63,22 @@ def connected_settings() -> Settings:
             atexit.register(services.redis.stop)
             found["redis_url"] = SecretStr(services.redis.start())
     return settings.model_copy(update=found)
+
+
+def is_beat() -> bool:
+    """Return whether the command line of Celery is starting beat in this process."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.info_name == "beat"
+
+
+def close_home(settings: Settings) -> None:
+    """Make the home private, or end this process with one line of text if it cannot be private."""
+    try:
+        open_home(settings.home)
+    except EmbeddedServicesError as error:
+        # Celery would show a traceback.
+        sys.stderr.write(f"Error: {error}\n")
+        raise SystemExit(1) from error
 
 
 def database_url(settings: Settings) -> str:
@@ -111,6 +131,7 @@ def _client(
         headers={name: value.get_secret_value() for name, value in access.headers.items()},
         query=access.query,
         credentials=credentials and credentials(),
+        parameters=provider.parameters,
         **form,
     )
 

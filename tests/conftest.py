@@ -142,7 +142,7 @@ def database_template(services: ServiceUrls) -> str:
 
     server = make_url(services.database_url)
     with administration(server) as connection:
-        connection.execute(f"CREATE DATABASE {TEMPLATE}")
+        connection.execute(f"CREATE DATABASE {TEMPLATE} OWNER {server.username}".encode())
         upgrade(address(server, TEMPLATE))
         connection.execute(f"ALTER DATABASE {TEMPLATE} ALLOW_CONNECTIONS false")
         connection.execute(

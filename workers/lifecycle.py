@@ -16,6 +16,7 @@ from app.errors import AgentChordError, ServiceUnavailable
 from app.storage import schema
 from app.telemetry.logging import configure_logging
 from app.telemetry.redaction import Redactor
+from workers import deliveries, remote_control
 from workers.runtime import Runtime
 
 STARTUP_MAX_WAIT_S = 30.0
@@ -45,6 +46,13 @@ def name_node(instance: Any = None, **_: Any) -> None:
     name, _, host = instance.hostname.partition("@")
     if name == "celery":
         instance.hostname = f"celery-{os.getpid()}@{host}"
+
+
+@celeryd_init.connect
+def mistrust_redis(**_: Any) -> None:
+    """Let no message from Redis end this worker or change what it does."""
+    deliveries.install()
+    remote_control.install(obey_all=connected_settings().engine.remote_control)
 
 
 @worker_init.connect

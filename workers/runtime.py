@@ -23,6 +23,7 @@ from app.llm.cache import AnswerCache
 from app.llm.clients import Clients
 from app.loop_thread import LoopThread
 from app.rate_limits.limiter import ClusterLimiter
+from app.storage.cluster_keys import ANSWERS, cluster_key
 from app.storage.session import LOOKUP_SETTINGS
 from app.telemetry.redaction import Redactor
 from workers.composition import Backends, Composition
@@ -105,7 +106,7 @@ class Runtime:
         )
         settings = platform.settings
         self._limits = StoredLimits(platform.engine, settings.rate_limits, settings.provider_names)
-        self._backends = self._build_backends()
+        self._backends = self._build_backends(await cluster_key(platform.engine, ANSWERS))
         # The composition is made first, because this step can fail, for example if a module of
         # `imports` does not exist.
         self._parts = Composition(platform, self._backends, worker=self.worker)
@@ -137,7 +138,7 @@ class Runtime:
         gc.set_threshold(*GC_THRESHOLDS)
         gc.enable()
 
-    def _build_backends(self) -> Backends:
+    def _build_backends(self, answers_key: bytes) -> Backends:
         platform, settings = self._platform, self._platform.settings
         flower_events = FlowerEvents(
             celery,
@@ -156,7 +157,7 @@ class Runtime:
                 cautious=True,
             ),
             circuits=RedisCircuits(platform.redis, settings.circuit_breaker),
-            answers=AnswerCache(platform.redis),
+            answers=AnswerCache(platform.redis, key=answers_key),
             flower_events=flower_events,
             metrics=metrics,
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from app.cli.cluster import connect
 from app.configuration.settings import Settings, load_settings
 from app.domain.status import WorkflowStatus
+from app.embedded.folders import open_home
 from app.local_stack.supervisor import inherited_environment
 
 HOME = "AGENTCHORD_HOME"
@@ -48,7 +49,7 @@ def enter_home(*, live: bool) -> Path:
     base = Path(given).expanduser().absolute() if given else None
     os.chdir("/")
     home = (base or load_settings().home) / "demo"
-    home.mkdir(parents=True, exist_ok=True)
+    home = open_home(home)
     config = home / "demo.yaml"
     config.write_text(LIVE if live else SIMULATED, encoding="utf-8")
     os.chdir(home)

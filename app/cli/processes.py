@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -10,6 +10,7 @@ import typer
 from app.configuration.settings import load_settings
 from app.domain.suggestions import did_you_mean, listed
 from app.local_stack.stack import AGENTS, SCHEDULER, SCHEDULER_THREADS, worker_arguments
+from app.local_stack.supervisor import inherited_environment
 
 
 def worker(
@@ -50,7 +51,7 @@ def beat(context: typer.Context) -> None:
 
     AgentChord itself needs no beat: its watchdog runs in every worker. Other options go to Celery.
     """
-    _become("-A", "app", "beat", *context.args)
+    _become("-A", "app", "beat", *context.args, without=load_settings().key_variables())
 
 
 def flower(
@@ -73,7 +74,8 @@ def flower(
     set, a new password is made and printed together with the user.
     """
     own = f"--address={address}", f"--port={port}", f"--logging={logging}"
-    _become("-A", "app", "flower", *own, *context.args)
+    without = load_settings().key_variables()
+    _become("-A", "app", "flower", *own, *context.args, without=without)
 
 
 def queues_of(words: Sequence[str], agents: Sequence[str]) -> tuple[str, ...]:
@@ -108,7 +110,9 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:end], words[end:]
 
 
-def _become(*arguments: str) -> NoReturn:
-    """Replace this process with Celery's command."""
+def _become(*arguments: str, without: Collection[str] = ()) -> NoReturn:
+    """Replace this process with Celery's command, without some environment variables."""
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "celery", *arguments])  # noqa: S606
+    inherited = inherited_environment()
+    kept = {name: value for name, value in inherited.items() if name not in without}
+    os.execve(sys.executable, [sys.executable, "-m", "celery", *arguments], kept)  # noqa: S606

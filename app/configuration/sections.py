@@ -5,7 +5,7 @@ The file is over 400 lines because it is the one list of all keys that can be co
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
@@ -177,6 +177,8 @@ class EngineSettings(Section):
         max_collected_bytes: Largest output of a for_each or a sub-workflow, as JSON in UTF-8.
         max_depth: Deepest nesting of sub-workflows.
         worker_threads: Threads of a worker, one per lane.
+        remote_control: Whether workers obey all of Celery's remote commands, such as ``shutdown``
+            and ``rate_limit``. Otherwise workers obey only the commands with which Flower reads.
         budget_thresholds: Percentages of a run's budget; if the spending passes one of these
             percentages, an event is recorded.
     """
@@ -195,6 +197,7 @@ class EngineSettings(Section):
     max_collected_bytes: int = Field(50_000_000, ge=1, le=100_000_000)
     max_depth: int = Field(8, ge=1, le=12)
     worker_threads: int = Field(128, ge=1, le=10_000)
+    remote_control: bool = False
     budget_thresholds: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = DEFAULT_THRESHOLDS
 
     @model_validator(mode="after")
@@ -401,6 +404,8 @@ class ProviderSettings(Section):
         api: Request form of the provider's calls, if the provider's protocol has several forms
             (``chat`` or ``responses`` for OpenAI's protocol); None means that the model and the
             tools decide.
+        parameters: Names of parameters that agents may give in addition to the known parameters of
+            the protocol. AgentChord does not know the price of such a parameter.
     """
 
     protocol: str | None = None
@@ -412,6 +417,7 @@ class ProviderSettings(Section):
     query: dict[str, str] = Field(default_factory=dict)
     models: tuple[str, ...] = ()
     service_tier: str | None = Field(None, min_length=1, max_length=50)
+    parameters: tuple[str, ...] = ()
 
     @field_validator("protocol")
     @classmethod
@@ -450,6 +456,30 @@ class ProviderSettings(Section):
                     f"{name} is a secret: write ${{NAME}} with the name of an environment variable"
                 )
         return value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProviderAccess:
+    """URL, key and headers of a provider.
+
+    Attributes:
+        base_url: URL of the provider; None means the default URL of OpenAI's or Anthropic's SDK.
+        api_key: API key; None if the variable is not set, or if the provider needs no key.
+        api_key_env: Name of the variable with the key; None if the provider needs no key.
+        credentials: Function that returns tokens in place of a key, as ``package.module:function``;
+            None if the provider has no such function.
+        headers: Further headers.
+        query: Query parameters of every request.
+        missing: Variables that the headers use, but that are not set.
+    """
+
+    base_url: str | None
+    api_key: SecretStr | None
+    api_key_env: str | None
+    credentials: str | None
+    headers: Mapping[str, SecretStr]
+    query: Mapping[str, str]
+    missing: tuple[str, ...] = ()
 
 
 def check_providers(providers: Mapping[str, ProviderSettings], built_in: Mapping[str, str]) -> None:

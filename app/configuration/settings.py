@@ -2,8 +2,6 @@
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -35,6 +33,7 @@ from app.configuration.sections import (
     EngineSettings,
     LoggingSettings,
     Monitoring,
+    ProviderAccess,
     ProviderLimits,
     ProviderSettings,
     Retry,
@@ -46,6 +45,7 @@ from app.configuration.sources import (
     NESTED,
     PREFIX,
     YamlFile,
+    check_dotenv,
     explain_decoding,
     explain_refusal,
 )
@@ -65,6 +65,7 @@ SECRETS = (
     "flower_basic_auth",
 )
 ADDRESS = re.compile(r"[A-Za-z0-9_.:-]+(?:/[0-9]{1,3})?")
+AGENT_SECRET = "AGENT_SECRET_"  # noqa: S105  the prefix of the variables that agents may use
 #: Names of variables whose values are secrets; agents, tools and headers may use these variables.
 SECRET_VARIABLE = re.compile(r"(?:KEY|SECRET|TOKEN|PASSWORD)$", re.IGNORECASE)
 SCHEMES = {
@@ -76,30 +77,6 @@ SCHEMES = {
 
 
 _BUILT_IN_NAMES = frozenset(provider.name for provider in BUILT_IN)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProviderAccess:
-    """URL, key and headers of a provider.
-
-    Attributes:
-        base_url: URL of the provider; None means the default URL of OpenAI's or Anthropic's SDK.
-        api_key: API key; None if the variable is not set, or if the provider needs no key.
-        api_key_env: Name of the variable with the key; None if the provider needs no key.
-        credentials: Path ``package.module:function`` of a function that returns tokens in place of
-            a key; None if the provider has no such function.
-        headers: Further headers.
-        query: Query parameters of every request.
-        missing: Variables that the headers use, but that are not set.
-    """
-
-    base_url: str | None
-    api_key: SecretStr | None
-    api_key_env: str | None
-    credentials: str | None
-    headers: Mapping[str, SecretStr]
-    query: Mapping[str, str]
-    missing: tuple[str, ...] = ()
 
 
 def _variable(name: str) -> str | None:
@@ -201,6 +178,7 @@ class Settings(BaseSettings):
                 models=one.models,
                 service_tier=one.service_tier,
                 api=one.api,
+                parameters=one.parameters,
             )
             for name, one in self.providers.items()
         }
@@ -245,6 +223,14 @@ class Settings(BaseSettings):
             query=given.query,
             missing=tuple(name for name, value in found.items() if not value),
         )
+
+    def key_variables(self) -> frozenset[str]:
+        """Return the names of the environment variables that only workers of agents need."""
+        found = {self.access_to(each.name).api_key_env for each in self.all_providers()}
+        for given in self.providers.values():
+            found |= {name for text in given.headers.values() for name in VARIABLE.findall(text)}
+        found |= {name for name in os.environ if name.startswith(AGENT_SECRET)}
+        return frozenset(name for name in found if name)
 
     def secret_values(self) -> set[str]:
         """Return every known secret in plain text; only code that hides secrets may use this."""
@@ -370,6 +356,7 @@ def load_settings(**overrides: Any) -> Settings:
         ConfigurationError: If a setting is wrong. The message is one line. The line has the reason
             and the place. The place is a variable, or a file with a line and a key.
     """
+    check_dotenv(Path(DOTENV))
     try:
         return Settings(**overrides)
     except ValidationError as error:

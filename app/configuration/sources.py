@@ -1,7 +1,10 @@
 """The YAML file as a source of settings, and messages that name the source of a refused value."""
 
+import os
 import re
+import stat
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -15,6 +18,7 @@ from pydantic_settings import (
 )
 
 from app.domain.suggestions import did_you_mean, listed, shortened
+from app.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from app.documents.files import Document
@@ -50,6 +54,30 @@ class YamlFile(PydanticBaseSettingsSource):
                 raise document.error(f"there is no such key{hint}", (key,))
         # If all lines of a section are comments, the value of the section is null.
         return {key: value for key, value in document.value.items() if value is not None}
+
+
+def check_dotenv(path: Path) -> None:
+    """Refuse a ``.env`` that another user may have written; its settings choose servers and code.
+
+    Raises:
+        ConfigurationError: If the file belongs to another user than root, or if every user may
+            write to the file.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return  # there is no such file, or pydantic reports it
+    if found.st_uid not in {0, os.geteuid()}:
+        raise ConfigurationError(
+            f"{DOTENV} in {str(path.absolute().parent)!r} belongs to user id {found.st_uid}, but "
+            f"this process runs as user id {os.geteuid()}: make the file yours with chown, or "
+            "start in another folder"
+        )
+    if found.st_mode & stat.S_IWOTH:
+        raise ConfigurationError(
+            f"every user may write to {DOTENV} in {str(path.absolute().parent)!r}: check the file, "
+            "then run `chmod o-w .env`"
+        )
 
 
 def explain_refusal(

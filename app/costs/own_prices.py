@@ -28,12 +28,15 @@ class OwnPrice:
 
     Attributes:
         price: The price at the provider's standard.
+        bounds_searches: Whether the price has a fee for requests, or has a fee for searches with
+            the largest number of searches. Only such a price is a price of a model that searches
+            the web unasked.
         factors: The factor for each value of ``service_tier``, ``speed`` or ``inference_geo``. The
-            price of tokens is multiplied by this factor. A price without factors for one of these
-            facts applies to every value for which a request asks.
+            price of tokens is multiplied by this factor. A value without a factor has no price.
     """
 
     price: Price
+    bounds_searches: bool = False
     factors: Mapping[str, Mapping[str, Decimal]] = field(default_factory=dict)
 
 
@@ -79,6 +82,10 @@ class OwnPriceTable:
             if started:
                 return started[-1]
         return None
+
+    def names(self, provider: str, model: str) -> bool:
+        """Return whether a price is for this model, and not for all models of its provider."""
+        return any(name in self._dated for name in _keys(provider, model)[:-1])
 
     def place(self, provider: str, model: str) -> str | None:
         """Return the place of a model's price in the configuration, or None."""
@@ -127,4 +134,5 @@ def _own(version: str, given: DatedPrices, per: int) -> OwnPrice:
         fact: {value: Decimal(str(factor)) for value, factor in by_value.items()}
         for fact, by_value in factors_of(given).items()
     }
-    return OwnPrice(price=price, factors=factors)
+    bounds_searches = "requests" in given or {"web_searches", "max_web_searches"} <= given.keys()
+    return OwnPrice(price=price, bounds_searches=bounds_searches, factors=factors)

@@ -36,9 +36,11 @@ _OF_TOOLS = frozenset({"storage_searches_kcount", "social_searches_kcount"}) | {
 }
 #: The beginnings of units for sounds and videos; prompts with sounds or videos are never sent.
 _OF_OTHER_PROMPTS = ("input_audio_", "input_video_", "cache_audio_", "cache_video_")
-# These models search the web in every call. The models' answers do not count the searches. The list
-# has no fee for most of these models.
-_SEARCHES_UNASKED = re.compile(r"-search-(?:preview|api)|deep-research")
+# Models with such names search the web although a request does not ask for searches. The list has
+# no fee for most of these models.
+_SEARCHES_UNASKED = re.compile(
+    r"(?<![a-z])(?:search|deep-?research|online|sonar|compound)(?![a-z])"
+)
 # For each search of these models, OpenAI bills a block of input tokens beside the fee. The usage in
 # the models' answers may leave out this block.
 _BILLS_A_BLOCK = re.compile(r"gpt-4(?:o|\.1)-mini")
@@ -111,6 +113,11 @@ class PriceList:
         info = self._model(provider, model)
         return info.context_window if info else None
 
+    def id_of(self, provider: str, model: str) -> str | None:
+        """Return the list's own name of a model, or None if the list does not have the model."""
+        info = self._model(provider, model)
+        return info.id if info else None
+
     def models(self, provider: str) -> list[str]:
         """Return the names of a provider's models; empty if the list has no such provider."""
         known = self._providers.get(provider)
@@ -169,6 +176,11 @@ class PriceList:
         )
 
 
+def searches_unasked(model: str) -> bool:
+    """Return whether the name of a model says that the model searches the web in every call."""
+    return _SEARCHES_UNASKED.search(model.lower()) is not None
+
+
 def _has_variant(info: "ModelInfo", key: str, value: str, at: datetime) -> bool:
     return any(
         variant.when.get(key) == value
@@ -195,7 +207,8 @@ def _unknown_units(model: str, listed: "ModelPrice") -> list[str]:
         and not unit.startswith(_OF_OTHER_PROMPTS)
         and not _is_at_most_text(unit, listed)
     }
-    if _SEARCHES_UNASKED.search(model):
+    if searches_unasked(model) and not listed.requests_kcount:
+        # The number of searches has no bound, so only a fee for the whole request can be held.
         found.add("web_searches_kcount")
     return sorted(found)
 

@@ -9,9 +9,10 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from app.costs.other_models import OtherModels
 from app.costs.own_prices import OwnPrice, OwnPriceTable
 from app.costs.price import Price
-from app.costs.price_list import PriceList
+from app.costs.price_list import PriceList, searches_unasked
 from app.costs.quote import AUTO, STANDARD, Quote, Ways, asked_of
 from app.domain.agent import Agent, provider_of_model
 from app.domain.claude import region_factors
@@ -69,6 +70,7 @@ class Pricing:
         self._own = OwnPriceTable(config or CostConfig())
         self._list = PriceList()
         self._found: dict[tuple[Any, ...], Quote] = {}
+        self._others = OtherModels(self._own, self._list)
         self._fresh_until_s = 0.0
 
     def preload(self) -> None:
@@ -156,6 +158,38 @@ class Pricing:
             self._found[key] = quote
         return quote
 
+    def quote_answered(
+        self,
+        provider: str,
+        model: str,
+        params: Mapping[str, Any],
+        answered: str | None,
+        *,
+        at: datetime | None = None,
+    ) -> Quote:
+        """Return the prices of an answered request; another model than the requested may answer.
+
+        Args:
+            provider: Provider name.
+            model: Name of the requested model.
+            params: The request's parameters, as in ``price_of``.
+            answered: Name of the model in the answer, or None. If no price has this name, or if it
+                is another name of the requested model, the requested model's prices apply.
+            at: Time of the request; None means the present time, within a minute.
+
+        Raises:
+            UnknownModel: If the requested model has no price.
+        """
+        quote = self.quote(provider, model, params, at=at)
+        if not answered or answered == model or not self._others.has(provider, model, answered):
+            return quote
+        for asked in (params, _NO_PARAMS):
+            try:
+                return self.quote(provider, answered, asked, at=at)
+            except UnknownModel:
+                continue
+        return replace(quote, certain=False)
+
     def check_fees(self, agent: Agent) -> None:
         """Refuse an agent whose provider would run a tool at an unknown price.
 
@@ -236,13 +270,23 @@ class Pricing:
             tier, to_send = self._tier(provider, model, at)
         asked = [asked_of(name, value) for name, value in zip(SERVED, (tier, *others), strict=True)]
         own = self._own.at(provider, model, at) or self._default(provider, model, at)
-        prices = _own_prices(own, asked) if own else self._published(provider, model, at)
+        if own and searches_unasked(model) and not own.bounds_searches:
+            raise UnknownModel(
+                f"the name of model {model!r} of {provider} says that it searches the web, but its "
+                f"price ({own.price.version}) does not count searches: give it a fee for requests "
+                "under model_prices in the configuration (0 if there is none), or give it "
+                "web_searches and max_web_searches"
+            )
+        prices = _own_prices(own) if own else self._published(provider, model, at)
         priced = [frozenset(values) for values in zip(*prices, strict=True)] or [frozenset()] * 3
         unpriced = {
             name: str(value)
             for name, value, known in zip(SERVED, asked, priced, strict=True)
             if value is not None and value not in known
         }
+        tiers = self._list.values(provider, model, _SERVICE_TIER, at)
+        if wanted[0] == AUTO and not priced[0].issuperset(tiers):
+            unpriced[_SERVICE_TIER] = AUTO
         if not prices or unpriced:
             raise self._unknown(provider, model, unpriced if prices else {}, at)
         return Quote(
@@ -320,7 +364,8 @@ class Pricing:
             asked = ", ".join(f"{name} {value!r}" for name, value in unpriced.items())
             return UnknownModel(
                 f"model {model!r} of {provider} has no price for {asked}: remove it from "
-                "llm_config, or give the model's price under model_prices in the configuration"
+                "llm_config and from the provider's configuration, or give the model's price with "
+                "factors under model_prices"
             )
         if units := self._list.unknown_units(provider, model, at):
             return UnknownModel(
@@ -337,15 +382,9 @@ class Pricing:
         )
 
 
-def _own_prices(own: OwnPrice, asked: Sequence[str | None]) -> dict[tuple[str, ...], Price]:
-    """Return the operator's prices by service tier, speed and region.
-
-    A price without factors for a fact applies to every value for which a request asks.
-    """
-    factors = [
-        {STANDARD: _ONE, **(own.factors.get(name) or {value or STANDARD: _ONE})}
-        for name, value in zip(SERVED, asked, strict=True)
-    ]
+def _own_prices(own: OwnPrice) -> dict[tuple[str, ...], Price]:
+    """Return the operator's prices by service tier, speed and region."""
+    factors = [{STANDARD: _ONE, **own.factors.get(name, {})} for name in SERVED]
     prices = {}
     for key in product(*factors):
         factor = prod((by[value] for by, value in zip(factors, key, strict=True)), start=_ONE)

@@ -65,6 +65,8 @@ class Quote:
         ways: The values of service tier, speed and region, in the order of ``SERVED``.
         service_tier: The service tier that the request must name because the agent names no
             tier; None means that nothing is added to the request.
+        certain: Whether these are the prices of the model that answers. If they are not, the model
+            that has answered has no usable price.
 
     Example:
         quote = pricing.quote("openai", "gpt-5", {"service_tier": "priority"})
@@ -74,6 +76,7 @@ class Quote:
     prices: Mapping[tuple[str, ...], Price]
     ways: tuple[Ways, ...]
     service_tier: str | None = None
+    certain: bool = True
 
     @property
     def usual(self) -> Price:
@@ -124,8 +127,7 @@ class Quote:
         dearest = max(costs, key=costs.__getitem__)
         is_bound = bool(dearest.at(usage.prompt_tokens).containers_usd(usage.container_seconds))
         is_one = bool(found) and not unpriced and len(set(costs.values())) == 1
-        certain = is_one and not is_bound
-        return Settled(dearest, certain=certain)
+        return Settled(dearest, certain=is_one and not is_bound and self.certain)
 
     def _at(self, values: Iterable[Iterable[str]]) -> list[Price]:
         return [self.prices[key] for key in product(*values) if key in self.prices]
@@ -133,10 +135,11 @@ class Quote:
 
 def asked_of(name: str, value: object) -> str | None:
     """Return the value that a request asks for; None if the request leaves the fact open."""
-    return None if value is None else _normal(name, str(value))
+    # An empty text is no name of the standard, although ``STANDARD`` is empty.
+    return None if value is None else _normal(name, str(value) or "''")
 
 
 def _normal(name: str, value: str | None) -> str | None:
-    if value is None or value == AUTO:
+    if not value or (value, name) == (AUTO, SERVED[0]):
         return None
     return STANDARD if value in _STANDARDS[name] else value

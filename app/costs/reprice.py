@@ -194,7 +194,9 @@ def _correction(
     if options is None:
         raise UnknownModel(f"nothing says what agent {base['agent']!r} asked for")
     asked = next((one for one in options if one.get("model") == base["model"]), options[0])
-    quote = pricing.quote(base["provider"], base["model"], asked, at=base["created_at"])
+    quote = pricing.quote_answered(
+        base["provider"], base["model"], asked, base["model_answered"], at=base["created_at"]
+    )
     # Older versions did not note the way in which a call was served. These versions booked the
     # price of the requested way.
     served = base["served"]

@@ -31,6 +31,8 @@ class Provider:
             account's settings decide.
         api: Request form of the calls, one of the protocol's ``apis``; None means that the model
             and the agent's tools decide.
+        parameters: Parameters that agents may give in ``llm_config`` in addition to the protocol's
+            known parameters.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Provider:
     models: tuple[str, ...] = ()
     service_tier: str | None = None
     api: str | None = None
+    parameters: tuple[str, ...] = ()
 
 
 #: Providers that need no configuration.

@@ -1,82 +1,76 @@
-"""The user account of a server. Postgres refuses to run as root, so root has to switch users."""
+"""The user account of the embedded Postgres: Postgres refuses to run as root, so root switches."""
 
 import os
 import pwd
-import shutil
 import stat
-import subprocess
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import EmbeddedServicesError
 
-UNPRIVILEGED = "nobody"
+#: Users to which root switches; the first one that exists is used for new data.
+UNPRIVILEGED = ("agentchord", "postgres", "nobody")
+# The folder in which a process was started. The process reaches this folder by this path, even if
+# a folder above it is closed. Only Linux has the path.
+_STARTED_IN = Path("/proc/self/cwd")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """The user that owns a server's data, and the way to run a program as that user.
+    """The user that owns a server's data and runs the server, without any capability of root.
 
     Attributes:
-        uid: Id of the user that owns the data.
+        uid: Id of the user.
         gid: Id of the group of the same user.
-        prefix: Command that switches to this user, and then runs the rest of the command line.
-        switch: Whether the parent process has to switch users itself, because no switching command
-            works on this machine.
     """
 
     uid: int
     gid: int
-    prefix: tuple[str, ...] = ()
-    switch: bool = False
+
+    @property
+    def foreign(self) -> bool:
+        """Whether this is another user than the user of this process."""
+        return self.uid != os.geteuid()
+
+    def path_to(self, data: Path) -> Path:
+        """Return the path by which a server that is started in ``data`` reaches this folder.
+
+        Raises:
+            EmbeddedServicesError: If the user cannot reach the folder.
+        """
+        if not self.foreign:
+            return data
+        if _STARTED_IN.exists():
+            return _STARTED_IN
+        if (closed := closed_part(data.parent)) is not None:
+            raise EmbeddedServicesError(_cannot_step_down(f"{str(closed)!r} is closed to others"))
+        return data
 
 
-def unprivileged_account(paths: Iterable[Path]) -> Account:
-    """Return an account for a server that must not run as root.
+def server_account(data: Path) -> Account:
+    """Return the account for a server that must not run as root.
 
     Args:
-        paths: Folders that the server has to reach: the folders of the server's programs and data.
+        data: Folder of the server's data; the owner of existing data goes on to run the server.
 
     Returns:
-        The account of this process, or the account of "nobody" if this process runs as root.
+        The account of this process, or an account without privileges if this process runs as root.
 
     Raises:
-        EmbeddedServicesError: If this process runs as root and cannot switch users.
+        EmbeddedServicesError: If this process runs as root and there is no account to switch to.
     """
     if os.geteuid() != 0:
         return Account(uid=os.geteuid(), gid=os.getegid())
-    try:
-        user = pwd.getpwnam(UNPRIVILEGED)
-    except KeyError as error:
-        raise EmbeddedServicesError(_cannot_step_down("there is no user 'nobody'")) from error
-    prefix = _stepping_down(user.pw_uid, user.pw_gid)
-    if prefix:
-        return Account(uid=user.pw_uid, gid=user.pw_gid, prefix=prefix)
-    for path in paths:
-        if (closed := closed_part(path)) is not None:
-            raise EmbeddedServicesError(
-                _cannot_step_down(f"'nobody' cannot reach {str(closed)!r} and setpriv is missing")
-            )
-    return Account(uid=user.pw_uid, gid=user.pw_gid, switch=True)
-
-
-def _stepping_down(uid: int, gid: int) -> tuple[str, ...]:
-    """Return a command that runs a program as ``uid``, with the right to enter any folder.
-
-    Without that right, the program could not reach a home below /root.
-    """
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        return ()
-    prefix = (
-        setpriv,
-        *("--reuid", str(uid), "--regid", str(gid), "--clear-groups"),
-        *("--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"),
-    )
-    # Old versions of setpriv, and user namespaces, refuse some of the options, so try the command.
-    trial = subprocess.run([*prefix, "true"], capture_output=True, check=False)
-    return prefix if trial.returncode == 0 else ()
+    if data.exists() and (found := data.stat()).st_uid != 0:
+        return Account(uid=found.st_uid, gid=found.st_gid)
+    for name in UNPRIVILEGED:
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(uid=user.pw_uid, gid=user.pw_gid)
+    names = ", ".join(map(repr, UNPRIVILEGED))
+    raise EmbeddedServicesError(_cannot_step_down(f"there is none of the users {names}"))
 
 
 def closed_part(path: Path) -> Path | None:
@@ -88,6 +82,6 @@ def closed_part(path: Path) -> Path | None:
 
 def _cannot_step_down(reason: str) -> str:
     return (
-        f"Postgres refuses to run as root, and {reason}: run as a normal user, install util-linux "
-        "(setpriv), or set DATABASE_URL to a running Postgres"
+        f"Postgres refuses to run as root, and {reason}: run as a normal user, or set DATABASE_URL "
+        "to a running Postgres"
     )

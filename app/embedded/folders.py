@@ -1,7 +1,11 @@
-"""Folders of the embedded services: the data is below the home; the sockets have short paths."""
+"""The home, and the folders of the embedded services.
+
+The data is below the home; the sockets have short paths.
+"""
 
 import hashlib
 import os
+import shlex
 import stat
 import tempfile
 from pathlib import Path
@@ -15,18 +19,24 @@ PRIVATE = 0o700
 
 
 def open_home(home: Path) -> Path:
-    """Create the home if it is missing, and return its real path.
+    """Create the home if it is missing, close it to other users, and return its real path.
 
     Raises:
-        EmbeddedServicesError: If the home cannot be written, or belongs to another user.
+        EmbeddedServicesError: If the home cannot be written, belongs to another user, or was open
+            to changes by other users.
     """
     try:
-        home.mkdir(parents=True, mode=PRIVATE, exist_ok=True)
         home = home.resolve()
-        owner = home.stat().st_uid
+        # Every new folder is private, whatever the umask is, because the owner of a folder could
+        # replace the folders in it.
+        for folder in (*reversed(home.parents), home):
+            if not folder.is_dir():
+                folder.mkdir(mode=PRIVATE, exist_ok=True)
+        found = home.stat()
+        owner = found.st_uid
     except OSError as error:
         raise EmbeddedServicesError(
-            f"cannot use {str(home)!r} for the built-in services ({error.strerror}): set "
+            f"cannot use {str(home)!r} as the home of AgentChord ({error.strerror}): set "
             "AGENTCHORD_HOME to a folder that you can write to, or set DATABASE_URL and REDIS_URL"
         ) from error
     if owner != os.geteuid():
@@ -35,6 +45,14 @@ def open_home(home: Path) -> Path:
             f"{os.geteuid()}: set AGENTCHORD_HOME to a folder of your own, or set DATABASE_URL and "
             "REDIS_URL"
         )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise EmbeddedServicesError(
+            f"other users may write to {str(home)!r}, so its files may not be yours: check the "
+            f"files, then close the folder with `chmod 700 {shlex.quote(str(home))}`, or set "
+            "AGENTCHORD_HOME to another folder"
+        )
+    if stat.S_IMODE(found.st_mode) != PRIVATE:
+        home.chmod(PRIVATE)
     return home
 
 

@@ -36,7 +36,7 @@ class Keeper:
     """Keeps one server running, and stops it.
 
     Args:
-        record: The record that ``server.py`` wrote, with argv, log, user and stop_signal.
+        record: The record that ``server.py`` wrote, with argv, log, folder, user and stop_signal.
         on_crash_loop: Function to call if the server has never worked and always dies at the start.
     """
 
@@ -91,7 +91,7 @@ class Keeper:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd="/",
+                cwd=self._record["folder"],
                 user=uid,
                 group=gid,
                 extra_groups=None if uid is None else [],

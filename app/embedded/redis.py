@@ -58,6 +58,7 @@ class RedisKind:
                 *(word for name, value in options.items() for word in (f"--{name}", value)),
             ),
             sockets=sockets,
+            folder=data,
             user=None,
             stop_signal=signal.SIGTERM,
             pid_file=pid_file,

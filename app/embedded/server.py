@@ -46,6 +46,7 @@ class Launch:
         version: Name and version of the program, for people.
         argv: Command line of the server.
         sockets: Private folder of the server's sockets.
+        folder: Folder in which the server starts.
         user: Ids of the user and the group of the server's process; None means no switch of users.
         stop_signal: Signal that ends the server quickly and cleanly.
         pid_file: File whose first word is the server's process id.
@@ -55,6 +56,7 @@ class Launch:
     version: str
     argv: tuple[str, ...]
     sockets: Path
+    folder: Path
     user: tuple[int, int] | None
     stop_signal: signal.Signals
     pid_file: Path

@@ -13,6 +13,7 @@ from app.errors import AgentError, FunctionFailed, UnknownFunction
 from app.kinds.arguments import Arguments
 from app.kinds.base import AgentContext, Config
 from app.kinds.config import check_keys, refuse
+from app.tools.exports import exports_of, is_private
 from app.tools.threads import run_in_thread
 
 GROUP = "agentchord.functions"
@@ -32,7 +33,8 @@ class FunctionKind:
     """Agents that call a function; ``config`` names the function, and may contain fixed arguments.
 
     A worker imports only modules that the operator listed, because a stored path is data. Data must
-    not choose the code that a worker loads. An installed package may also offer functions, as entry
+    not choose the code that a worker loads. A listed module offers the public functions that the
+    module defines, or lists in ``__all__``. An installed package may also offer functions, as entry
     points.
 
     A sync function cannot be stopped: after the agent's timeout, the function's thread continues.
@@ -61,6 +63,8 @@ class FunctionKind:
                 f"is {shortened(path)}: write package.module:name, or the name of an entry point "
                 f"of the group {GROUP}",
             )
+        if is_private(name):
+            refuse("function", f"is {shortened(path)}: no workflow can name a private function")
         if not isinstance(config.get("arguments", {}), Mapping):
             refuse("arguments", f"is {shortened(config['arguments'])}: give a dict by parameter")
 
@@ -94,16 +98,22 @@ class FunctionKind:
             )
         # The import of a user's module may raise any error, or call sys.exit().
         try:
-            namespace = vars(importlib.import_module(module))
+            found = importlib.import_module(module)
         except (Exception, SystemExit) as error:
             raise UnknownFunction(
                 f"module {module!r} cannot be imported: {type(error).__name__}: {error}"
             ) from error
-        if name not in namespace:
+        offered = exports_of(found)
+        if name in offered:
+            return offered[name]
+        if name in vars(found):
             raise UnknownFunction(
-                f"module {module!r} has no function {name!r}{did_you_mean(name, namespace)}"
+                f"module {module!r} does not offer {name!r} to workflows: define a public function "
+                "with this name in the module, or list the name in __all__ of the module"
             )
-        return namespace[name]
+        raise UnknownFunction(
+            f"module {module!r} has no function {name!r}{did_you_mean(name, offered)}"
+        )
 
     def _entry_point(self, name: str) -> Any:
         offered = entry_points(group=GROUP)

@@ -8,7 +8,7 @@ from app.domain.server_tools import CODE_EXECUTION, is_server_tool, server_tools
 from app.llm.answers import Answer
 from app.llm.anthropic_answer import hides, read_message, tool_input
 from app.llm.anthropic_content import blocks_of
-from app.llm.anthropic_parameters import REFUSED, SAMPLING, adapt_anthropic
+from app.llm.anthropic_parameters import KNOWN, REFUSED, SAMPLING, adapt_anthropic
 from app.llm.anthropic_stream import AnthropicAssembly
 from app.llm.anthropic_tools import bills_containers, own_tool, server_tool
 from app.llm.base import Message, ToolCall
@@ -193,6 +193,7 @@ def _tool_use(call: ToolCall) -> dict[str, Any]:
 
 DIALECT = Dialect(
     client=AnthropicClient,
+    known=KNOWN,
     refused=REFUSED,
     adapt=adapt_anthropic,
     least_cached_tokens=least_anthropic,

@@ -8,18 +8,27 @@ from app.domain.suggestions import shortened
 from app.llm.models import anthropic_samples
 from app.llm.parameters import ParameterRefused
 
+#: The API's parameters, and parameters of OpenAI that are translated.
+KNOWN = frozenset(
+    {"cache_control", "compaction", "context_management", "inference_geo", "metadata"}
+    | {"output_config", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
+    | {"service_tier", "speed", "stop", "stop_sequences", "thinking", "tool_choice"}
+    | {"top_k", "top_p"}
+)
 #: The API's parameters that are not sent, each with the reason.
 REFUSED = {
     "container": 'AgentChord fills it in; give the agent the tool {"server": "code_execution"}',
     "fallbacks": "other models have other prices; give the agent fallbacks",
     "mcp_servers": "tools run in the workers",
+    **dict.fromkeys(
+        (
+            *("frequency_penalty", "logit_bias", "logprobs", "parallel_tool_calls"),
+            *("presence_penalty", "seed", "top_logprobs", "verbosity"),
+        ),
+        "it is not a parameter of Anthropic's messages; remove it",
+    ),
 }
 SAMPLING = ("temperature", "top_p", "top_k")
-# Parameters of other APIs.
-_LACKS = (
-    *("frequency_penalty", "logit_bias", "logprobs", "parallel_tool_calls", "presence_penalty"),
-    *("seed", "top_logprobs", "verbosity"),
-)
 _LEAST_BUDGET = 1024
 _FIRST_ADAPTIVE = (4, 6)
 _LAST_WITH_BUDGET = (4, 6)
@@ -27,11 +36,6 @@ _LAST_WITH_BUDGET = (4, 6)
 
 def adapt_anthropic(model: str, params: dict[str, Any], max_tokens: int | None) -> dict[str, Any]:
     """Return the parameters that a model behind this protocol takes; see ``Dialect.adapt``."""
-    for name in _LACKS:
-        if name in params:
-            raise ParameterRefused(
-                f"{name} is not a parameter of Anthropic's messages: remove it from llm_config"
-            )
     for name in ("n", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"):
         params.pop(name, None)  # these ask for the default, or have no effect with this protocol
     if (stop := params.pop("stop", None)) is not None:

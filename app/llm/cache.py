@@ -2,10 +2,14 @@
 
 The address of an answer is a hash of its request. While Redis is away, the cache finds and stores
 no answer, so every caller asks the provider. An answer is deleted at the end of its time to live.
+
+An answer may contain tool calls, and a worker executes them. Therefore an answer is signed with a
+key that Redis does not have. A client that can only write to Redis cannot make an answer.
 """
 
 import asyncio
 import hashlib
+import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,6 +32,7 @@ LEASE_S = 9.0
 MAX_WAIT_S = 2.0
 #: Larger answers are not stored, because Redis also stores the queues and the limits.
 MAX_BYTES = 256_000
+_SIGNATURE_BYTES = 32
 _COMPLETE = frozenset({"stop", "tool_calls"})
 
 log = structlog.get_logger(__name__)
@@ -62,6 +67,7 @@ class AnswerCache:
     Args:
         redis: The process's client, which must not have ``decode_responses``. This class does not
             close the client.
+        key: Secret key that all workers of the cluster have; it signs the answers.
         lease_s: Seconds after which other callers no longer wait for a caller that does not renew
             its lease.
 
@@ -72,8 +78,9 @@ class AnswerCache:
             await cache.finish(address, token, answer, ttl_s=3600)
     """
 
-    def __init__(self, redis: Redis, *, lease_s: float = LEASE_S) -> None:
+    def __init__(self, redis: Redis, *, key: bytes, lease_s: float = LEASE_S) -> None:
         self.lease_s = lease_s
+        self._key = key
         self._script = Script(redis, "app.llm", "cache.lua")
         self._lost = False
 
@@ -85,7 +92,8 @@ class AnswerCache:
             token: Token of the caller; the caller gets the lease if it has to ask.
 
         Returns:
-            The answer, or the token of the caller that asks; None if Redis is away.
+            The answer, or the token of the caller that asks; None if Redis is away. If an answer
+            cannot be used, this caller asks and replaces the answer.
         """
         found = await self._exchange(address, "look", token)
         if found is None:
@@ -93,7 +101,8 @@ class AnswerCache:
         answer, asked_by = found
         if answer is None:
             return Look(asked_by=asked_by.decode())
-        return Look(answer=_read(answer))
+        known = self._verified(address, answer)
+        return Look(asked_by=token) if known is None else Look(answer=known)
 
     async def keep(self, address: str, token: str) -> None:
         """Renew the lease of a caller that is still asking."""
@@ -111,9 +120,25 @@ class AnswerCache:
             ttl_s: Seconds for which the answer is stored.
         """
         whole = answer if answer is not None and answer.finish_reason in _COMPLETE else None
-        value = b"" if whole is None else _written(whole)
+        value = b"" if whole is None else self._signed(address, _written(whole))
         kept = value if len(value) <= MAX_BYTES else b""
         await self._exchange(address, "finish", token, kept, int(ttl_s * 1000))
+
+    def _signed(self, address: str, value: bytes) -> bytes:
+        return self._signature(address, value) + value
+
+    def _verified(self, address: str, stored: bytes) -> LLMResponse | None:
+        """Read a stored answer; return None if no worker of this cluster has written it."""
+        signature, value = stored[:_SIGNATURE_BYTES], stored[_SIGNATURE_BYTES:]
+        if hmac.compare_digest(signature, self._signature(address, value)):
+            return _read(value)
+        log.warning("answer_not_signed", effect="the answer is ignored and replaced")
+        return None
+
+    def _signature(self, address: str, value: bytes) -> bytes:
+        # The address is signed, too. Otherwise, the answer to one request could become the answer
+        # to another request.
+        return hmac.digest(self._key, address.encode() + b" " + value, "sha256")
 
     async def _exchange(self, address: str, command: str, token: str, *values: Any) -> Any:
         # Both keys have the same hash tag, so that a Redis Cluster stores them on the same node.

@@ -23,6 +23,8 @@ class Dialect:
 
     Attributes:
         client: Class of the protocol's clients, with the arguments of ``app.llm.sdk.SdkClient``.
+        known: Parameters that an agent may give, because none of them chooses another model, asks
+            for more answers, or has a price that is not known. ``adapt`` may still refuse some.
         refused: The API's parameters that this application does not send, each with the reason.
         adapt: Gets the model, the parameters, and ``max_tokens`` or None; may change the
             parameters. Returns the parameters that the model takes, or raises ParameterRefused.
@@ -37,6 +39,7 @@ class Dialect:
     """
 
     client: "Callable[..., LLMClient]"
+    known: frozenset[str]
     refused: Mapping[str, str]
     adapt: Callable[[str, dict[str, Any], int | None], dict[str, Any]]
     least_cached_tokens: Callable[[str], int]

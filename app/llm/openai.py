@@ -18,7 +18,7 @@ from app.llm.openai_answer import hides, read_completion
 from app.llm.openai_apis import CHAT, RESPONSES, adapt_openai, choose_api
 from app.llm.openai_base import OpenAISdkClient
 from app.llm.openai_content import chat_content
-from app.llm.openai_parameters import REFUSED
+from app.llm.openai_parameters import KNOWN, REFUSED
 from app.llm.openai_responses import ResponsesClient
 from app.llm.openai_stream import OpenAIAssembly
 from app.llm.parameters import ParameterRefused
@@ -189,6 +189,7 @@ def _as_it_came(original: Mapping[str, Any], calls: Sequence[dict[str, Any]]) ->
 
 DIALECT = Dialect(
     client=OpenAIClient,
+    known=KNOWN,
     refused=REFUSED,
     adapt=adapt_openai,
     least_cached_tokens=least_openai,

@@ -14,6 +14,21 @@ from app.llm.models import (
 )
 from app.llm.parameters import ParameterRefused
 
+#: The parameters of both request forms, and parameters of compatible servers that only change the
+#: sampling or the reasoning of a model.
+KNOWN = frozenset(
+    {"context_management", "frequency_penalty", "include", "logit_bias", "logprobs"}
+    | {"max_tool_calls", "metadata", "moderation", "parallel_tool_calls", "prediction"}
+    | {"presence_penalty", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
+    | {"reasoning", "response_format", "safety_identifier", "seed", "service_tier", "stop"}
+    | {"store", "stream_options", "text", "tool_choice", "top_logprobs", "top_p", "truncation"}
+    | {"user", "verbosity"}
+    # Of compatible servers.
+    | {"chat_template_kwargs", "enable_thinking", "ignore_eos", "include_reasoning", "min_p"}
+    | {"min_tokens", "output_config", "random_seed", "reasoning_format", "reasoning_split"}
+    | {"repetition_penalty", "safe_prompt", "stop_token_ids", "thinking", "thinking_budget"}
+    | {"thinking_mode", "top_a", "top_k", "typical_p"}
+)
 #: The API's parameters that are not sent, each with the reason.
 REFUSED = {
     "audio": "only text is priced",

@@ -1,24 +1,30 @@
 """Adapts a request's parameters to the model: translates, removes or refuses parameters.
 
 Clients adapt parameters before they send a request. ``enqueue`` adapts parameters before it stores
-anything. A parameter that is not known here is sent unchanged; the provider decides about this
-parameter.
-Rules that belong to only one protocol are in the protocol's ``Dialect``. All rules come from the
-providers' reference pages (2026).
+anything. A parameter that no code knows is refused, because it may choose another model, ask for
+more answers, or switch on a plugin that has a price. The operator can add parameters for each
+provider. Rules that belong to only one protocol are in the protocol's ``Dialect``. All rules come
+from the providers' reference pages (2026).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from app.domain.model_limits import limits_of
 from app.domain.protocols import PROTOCOLS, Protocol
 from app.domain.server_tools import ServerTool
-from app.domain.suggestions import listed, shortened
+from app.domain.suggestions import did_you_mean, listed, shortened
 from app.llm.dialect import dialect_of
+from app.llm.structured import OUTPUT_SCHEMA
 
 #: Keys of llm_config that are not parameters of the API, or that clients get in another argument.
 NOT_PARAMETERS = frozenset({"model", "provider", "max_tokens", "system"})
 LIFETIMES = ("5m", "1h")
+# Parameters that this module or the callers of clients handle for every protocol.
+_KNOWN = frozenset(
+    {"api", "n", "prompt_cache", "reasoning_effort", "stream", "system", "temperature"}
+    | {OUTPUT_SCHEMA}
+)
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 _APIS = tuple(api for protocol in PROTOCOLS.values() for api in protocol.apis)
@@ -60,6 +66,7 @@ def adapted(
     tools: bool = False,
     server_tools: Sequence[ServerTool] = (),
     api: str | None = None,
+    additions: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the parameters that are sent.
 
@@ -73,18 +80,20 @@ def adapted(
         server_tools: The request's tools that run at the provider.
         api: Request form that the provider is configured for, or None. The parameter ``api`` takes
             precedence. Protocols with only one form ignore both values.
+        additions: Parameters that the operator has added for the provider.
 
     Returns:
         Parameters of the provider's API, and ``prompt_cache``, which ``app.llm.prompt_cache``
         removes later.
 
     Raises:
-        ParameterRefused: If the model, or this application, does not take a parameter, or if the
-            provider does not have a tool.
+        ParameterRefused: If the model, or this application, does not take or know a parameter, or
+            if the provider does not have a tool.
     """
     given = {name: value for name, value in params.items() if value is not None}
     dialect = dialect_of(protocol)
     _refuse_reserved(dialect.refused, given)
+    _refuse_unknown({*_KNOWN, *dialect.known, *additions}, protocol, given)
     most = limits_of(model).max_output_tokens
     if max_tokens is not None and most is not None and max_tokens > most:
         raise ParameterRefused(
@@ -97,6 +106,24 @@ def adapted(
     for tool in server_tools:
         dialect.server_tool(model, tool)
     return dialect.adapt(model, given, max_tokens)
+
+
+def _refuse_unknown(known: Collection[str], protocol: Protocol, given: Mapping[str, Any]) -> None:
+    for name in given:
+        if name not in known:
+            raise ParameterRefused(
+                f"{shortened(name)} in llm_config is no known parameter of the protocol "
+                f"{protocol.name}: remove it, or let the operator add it to the parameters of the "
+                f"provider in the configuration{did_you_mean(str(name), known)}"
+            )
+    metadata = given.get("metadata")
+    if metadata is not None and not (
+        isinstance(metadata, Mapping) and all(isinstance(text, str) for text in metadata.values())
+    ):
+        # Gateways choose a model by lists and objects in the metadata.
+        raise ParameterRefused(
+            f"metadata in llm_config is {shortened(metadata)}: give an object of texts"
+        )
 
 
 def _refuse_reserved(refused: Mapping[str, str], given: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ streamed requests share their deadlines and errors.
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -75,6 +75,8 @@ class SdkClient(LLMClient):
         headers: Further headers of every request.
         query: Query parameters of every request.
         credentials: Tokens that are sent in place of the key; the key is then a placeholder.
+        parameters: Parameters that requests may have in addition to the known parameters of the
+            protocol.
         timeout_s: Seconds after which a request fails if the request has no timeout of its own.
         max_connections: Largest number of connections that are open at once.
     """
@@ -100,6 +102,7 @@ class SdkClient(LLMClient):
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
         credentials: CredentialCache | None = None,
+        parameters: Collection[str] = (),
         timeout_s: float = 600.0,
         max_connections: int = 1000,
     ) -> None:
@@ -107,6 +110,7 @@ class SdkClient(LLMClient):
         self.provider = own if provider is None else provider
         self._api_key = api_key
         self._credentials = credentials or KeyOnly()
+        self._parameters = parameters
         self._timeout_s = timeout_s
         self._connection = Connection(
             self._sdk,
@@ -456,7 +460,14 @@ class SdkClient(LLMClient):
     ) -> dict[str, Any]:
         """Return the parameters that the model takes; raise BadRequest if any is refused."""
         try:
-            return adapted(self.protocol, model, params, max_tokens=max_tokens, api=self.api)
+            return adapted(
+                self.protocol,
+                model,
+                params,
+                max_tokens=max_tokens,
+                api=self.api,
+                additions=self._parameters,
+            )
         except ParameterRefused as error:
             raise self._refused(str(error)) from error
 

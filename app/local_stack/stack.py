@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.domain.plain_text import shown
+from app.embedded.folders import open_home, private_folder
 from app.local_stack.process_output import Output
 from app.local_stack.supervisor import Program, Supervisor
 
@@ -46,7 +47,12 @@ def programs(settings: "Settings", *, workers: int, scheduler_threads: int) -> l
         for number in range(1, workers + 1)
     ]
     return [
-        Program(name=name, arguments=worker_arguments(queues, threads=threads, name=name))
+        Program(
+            name=name,
+            arguments=worker_arguments(queues, threads=threads, name=name),
+            # The scheduler calls no provider.
+            without=settings.key_variables() if queues == (SCHEDULER,) else frozenset(),
+        )
         for name, queues, threads in (*served, (SCHEDULER, (SCHEDULER,), scheduler_threads))
     ]
 
@@ -69,7 +75,7 @@ def supervisor(
         log_folder: Folder for one log per process; None sends all lines to standard error.
     """
     if log_folder is not None:
-        log_folder.mkdir(parents=True, exist_ok=True)
+        private_folder(open_home(log_folder.parent) / log_folder.name)
     return Supervisor(
         programs(settings, workers=workers, scheduler_threads=scheduler_threads),
         environment=environment,

@@ -39,10 +39,12 @@ class Program:
     Attributes:
         name: Name of the process in messages and in the log.
         arguments: Command line of ``celery``.
+        without: Environment variables that the process does not get, because it needs no keys.
     """
 
     name: str
     arguments: tuple[str, ...]
+    without: frozenset[str] = frozenset()
 
 
 class Supervisor:
@@ -190,7 +192,11 @@ class Supervisor:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.STDOUT,
-                    env=self._environment,
+                    env={
+                        name: value
+                        for name, value in self._environment.items()
+                        if name not in program.without
+                    },
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
                     limit=MAX_LINE_BYTES,

@@ -3,9 +3,10 @@
 The code is pure: it makes a plan from a price, tokens and limits.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -57,6 +58,8 @@ class CallPlan:
             number is not known.
         counting: The rules for counting the tokens against the provider's limits.
         server_uses: The largest counts that tools of the provider can add to the call.
+        quote_answered: Gets the name of the model in the answer, or None. Returns the prices of
+            that model, if another model than the requested one has answered; otherwise ``quote``.
     """
 
     quote: Quote
@@ -72,6 +75,7 @@ class CallPlan:
     context_window: int | None
     counting: TokenCounting
     server_uses: ServerUses
+    quote_answered: Callable[[str | None], Quote] = field(compare=False)
 
     @property
     def price(self) -> Price:
@@ -203,6 +207,9 @@ class CallPlanner:
             context_window=window,
             counting=protocol.counting,
             server_uses=uses,
+            quote_answered=partial(
+                self.pricing.quote_answered, agent.provider, agent.model, agent.llm_config
+            ),
         )
 
     def price_of(self, agent: Agent) -> Price:

@@ -72,4 +72,5 @@ def _check_parameters(agent: Agent, providers: Sequence[Provider], default_max_t
         tools=bool(agent.tools),
         server_tools=server_tools_in(agent.tools),
         api=provider.api,
+        additions=provider.parameters,
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: The revision that this version needs. Revisions are numbered, so a higher number is newer.
-HEAD = "0018"
+HEAD = "0019"
 MIGRATION_LOCK = 7_465_001
 
 

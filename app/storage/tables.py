@@ -612,3 +612,12 @@ class RecordedEvent(Table):
     workflow_id: Mapped[str | None]
     data: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class ClusterKey(Table):
+    """A secret key that the workers share, such as the key that signs answers in Redis."""
+
+    __tablename__ = "cluster_keys"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[bytes]

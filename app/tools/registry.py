@@ -8,6 +8,7 @@ from typing import Any
 from app.domain.server_tools import OPTIONS, SERVER
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import ConfigurationError, ToolError
+from app.tools.exports import exports_of
 from app.tools.tool import Tool
 
 
@@ -15,7 +16,8 @@ class ToolRegistry:
     """Finds tools by the references that are stored with agents.
 
     Only modules that the operator listed are ever imported, because a stored reference is data, and
-    data must not choose the code that a worker loads.
+    data must not choose the code that a worker loads. A module offers the tools that it defines, or
+    lists in ``__all__``.
 
     Args:
         imports: Names of modules, such as ``my_tools``. The modules are imported at the first use,
@@ -98,11 +100,11 @@ class ToolRegistry:
 
 def _tools_of(module: str) -> list[Tool]:
     try:
-        namespace = vars(importlib.import_module(module))
+        found = importlib.import_module(module)
     # A user's module may raise any error while it is imported, or call sys.exit().
     except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f"imports: module {module!r} cannot be imported ({type(error).__name__}: {error}): "
             "check that its folder is on PYTHONPATH"
         ) from error
-    return [value for value in namespace.values() if isinstance(value, Tool)]
+    return [value for value in exports_of(found).values() if isinstance(value, Tool)]

@@ -81,6 +81,29 @@ def test_beat_keeps_its_file_in_the_home(environment: dict[str, str], tmp_path: 
         assert process.wait(20) == 0
 
 
+@pytest.mark.parametrize("words", [("app.cli", "beat"), ("celery", "-A", "app", "beat")])
+def test_beat_reads_no_pickle_from_a_home_in_which_others_may_write(
+    environment: dict[str, str], tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(0o777)
+
+    ended = subprocess.run(
+        [sys.executable, "-m", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=READY_S,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert "other users may write to" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert list(home.iterdir()) == []
+
+
 def seconds_unchanged(home: Path) -> float:
     """Age of beat's schedule; below zero while there is none."""
     written = [file.stat().st_mtime for file in home.glob("beat-schedule*")]

@@ -16,8 +16,10 @@ from app.domain.usage import Usage
 from app.errors import Overloaded
 from app.events.signals import Signals
 from app.llm.base import ToolCall
-from app.llm.cache import MAX_BYTES, AnswerCache, address_of
+from app.llm.cache import MAX_BYTES, AnswerCache, Look, address_of
+from app.storage.cluster_keys import ANSWERS, cluster_key
 from app.storage.redis import connect_redis
+from tests.support.database_cluster import Cluster
 from tests.support.jobs import ID, job_of
 from tests.support.waiting import wait_until_async
 from workers.background import Background
@@ -28,6 +30,7 @@ from workers.jobs import Job
 pytestmark = pytest.mark.anyio
 
 LEASE_S = 1.5
+KEY = b"of this cluster"
 ANSWER = LLMResponse(
     content="blue",
     model="gpt-4o-2024-08-06",
@@ -83,7 +86,7 @@ async def processes(
     for _ in range(number):
         redis = connect_redis(redis_url)
         signals = Signals(redis)
-        cache = AnswerCache(redis, lease_s=LEASE_S)
+        cache = AnswerCache(redis, key=KEY, lease_s=LEASE_S)
         background = Background()
         ring = CacheRing(
             provider, cache=cache, signals=signals, pricing=Pricing(), background=background
@@ -133,7 +136,7 @@ async def test_a_process_that_dies_while_it_asks_holds_nobody_up(redis_url: str)
 
     async with processes(redis_url, provider) as (_, second):
         redis = Redis.from_url(redis_url)
-        dead = AnswerCache(redis, lease_s=LEASE_S)
+        dead = AnswerCache(redis, key=KEY, lease_s=LEASE_S)
         look = await dead.look(address_of(_facts_of(asks())), "the dead one")
         await redis.aclose()
         died_s = time.monotonic()
@@ -207,11 +210,49 @@ async def test_what_nobody_understands_is_a_miss(redis_url: str, stored: bytes) 
     redis = Redis.from_url(redis_url)
     await redis.set("agentchord:answers:{a}", stored)
 
-    look = await AnswerCache(redis).look("a", "me")
+    look = await AnswerCache(redis, key=KEY).look("a", "me")
     await redis.aclose()
 
-    assert look is not None
-    assert look.answer is None
+    assert look == Look(asked_by="me")
+
+
+async def test_what_a_writer_of_redis_puts_in_its_place_is_never_an_answer(redis_url: str) -> None:
+    order = ToolCall(id="1", name="pay", arguments='{"usd": 1}')
+    forged = replace(ANSWER, tool_calls=[order])
+    address, other = address_of({"a": 1}), address_of({"a": 2})
+    key, other_key = (f"agentchord:answers:{{{each}}}" for each in (address, other))
+
+    async with asyncio.timeout(5), connect_redis(redis_url) as redis:
+        cache = AnswerCache(redis, key=KEY)
+        await cache.finish(address, "me", ANSWER, 60)
+        await cache.finish(other, "me", forged, 60)
+        genuine, moved = [bytes(found or b"") for found in await redis.mget(key, other_key)]  # type: ignore[arg-type]
+        altered = genuine.replace(b"blue", b"pink")
+        of_a_stranger = AnswerCache(redis, key=b"guessed")._signed(address, moved[32:])
+        looks = []
+        for value in (moved, altered, moved[32:], of_a_stranger, genuine[:40], bytes(32), b"x"):
+            await redis.set(key, value)
+            looks.append(await cache.look(address, "you"))
+        await cache.finish(address, "you", ANSWER, 60)
+        replaced = await cache.look(address, "you")
+
+    assert altered != genuine
+    assert looks == [Look(asked_by="you")] * 7
+    assert replaced is not None
+    assert replaced.answer is not None
+    assert replaced.answer.tool_calls == ANSWER.tool_calls
+
+
+async def test_all_workers_of_a_cluster_have_one_key_that_only_postgres_stores(
+    cluster: Cluster,
+) -> None:
+    engine = cluster.engine
+
+    keys = await asyncio.gather(*(cluster_key(engine, ANSWERS) for _ in range(8)))
+
+    assert len(set(keys)) == 1
+    assert len(keys[0]) == 32
+    assert await cluster_key(engine, "another") not in keys
 
 
 @pytest.mark.parametrize(
@@ -227,7 +268,7 @@ async def test_what_is_too_large_or_incomplete_is_not_kept(
     redis_url: str, answer: LLMResponse
 ) -> None:
     redis = Redis.from_url(redis_url)
-    cache = AnswerCache(redis)
+    cache = AnswerCache(redis, key=KEY)
 
     await cache.look("a", "me")
     await cache.finish("a", "me", answer, 60)
@@ -240,7 +281,7 @@ async def test_what_is_too_large_or_incomplete_is_not_kept(
 async def test_answers_stay_for_their_time(redis_url: str) -> None:
     redis = Redis.from_url(redis_url)
 
-    await AnswerCache(redis).finish("a", "me", ANSWER, 60)
+    await AnswerCache(redis, key=KEY).finish("a", "me", ANSWER, 60)
     left_ms = await redis.pttl("agentchord:answers:{a}")
     await redis.aclose()
 
@@ -260,7 +301,7 @@ async def test_long_integers_of_requests_and_answers_keep_their_digits(redis_url
     address = address_of({"schema": {"const": large}})
 
     async with asyncio.timeout(5), connect_redis(redis_url) as redis:
-        cache = AnswerCache(redis)
+        cache = AnswerCache(redis, key=KEY)
         await cache.finish(address, "token", answer, ttl_s=60)
         look = await cache.look(address, "token")
 
@@ -277,7 +318,7 @@ async def test_half_characters_of_answers_are_kept_and_can_be_asked_about(redis_
     address = address_of(request)
 
     async with asyncio.timeout(5), connect_redis(redis_url) as redis:
-        cache = AnswerCache(redis)
+        cache = AnswerCache(redis, key=KEY)
         await cache.finish(address, "token", answer, ttl_s=60)
         look = await cache.look(address, "token")
 
@@ -292,7 +333,7 @@ async def test_a_shared_answer_names_no_container(redis_url: str) -> None:
     address = address_of({"programs": True})
 
     async with asyncio.timeout(5), connect_redis(redis_url) as redis:
-        cache = AnswerCache(redis)
+        cache = AnswerCache(redis, key=KEY)
         await cache.finish(address, "token", answer, ttl_s=60)
         look = await cache.look(address, "token")
 

@@ -1,21 +1,23 @@
 """The embedded Postgres and Redis: their start, their folders, their refusals."""
 
 import os
-import shutil
 import stat
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psutil
+import psycopg
 import pytest
+from psycopg.errors import InsufficientPrivilege
 from redis import Redis
 
 from app.embedded import Services
 from app.embedded import postgres as postgres_module
 from app.embedded import redis as redis_module
-from app.embedded.account import closed_part
+from app.embedded.folders import open_home
 from app.errors import EmbeddedServicesError
+from app.storage.schema import downgrade, upgrade
 from tests.support.embedded_home import (
+    administer,
     answers,
     connect,
     keeper_ids,
@@ -78,6 +80,35 @@ def test_folders_are_closed_to_other_users(home: Path) -> None:
         modes = {stat.S_IMODE(folder.stat().st_mode) for folder in folders}
 
     assert modes == {0o700}
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_a_home_and_the_folders_above_it_are_private_whatever_the_umask(
+    tmp_path: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        home = open_home(tmp_path / "above" / "home")
+    finally:
+        os.umask(before)
+    found = [stat.S_IMODE(folder.stat().st_mode) for folder in (home, home.parent)]
+    home.chmod(0o755)
+    again = open_home(home)
+
+    assert found == [0o700, 0o700]
+    assert stat.S_IMODE(again.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
+def test_a_home_in_which_others_may_have_written_is_refused(tmp_path: Path, mode: int) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(mode)
+
+    with pytest.raises(EmbeddedServicesError, match=r"other users may write .* `chmod 700 "):
+        Services(home).start()
+
+    assert list(home.iterdir()) == []
 
 
 def test_settings_of_another_postgres_in_the_environment_are_ignored(
@@ -144,39 +175,83 @@ def test_a_home_of_another_user_is_refused_before_anything_is_touched(home: Path
 
 
 @as_root
-def test_without_setpriv_postgres_runs_as_nobody_where_the_path_lets_it_through(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    program = postgres_module.find_program(Path("/nowhere"))
-    if closed_part(program.path):
-        pytest.skip("this environment lies below a closed folder")
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+def test_postgres_runs_as_a_user_without_any_capability_even_in_a_closed_home(home: Path) -> None:
+    home.parent.chmod(0o700)
 
-    with TemporaryDirectory(dir="/tmp") as folder:
-        Path(folder).chmod(0o755)
-        with Services(Path(folder) / "home") as urls:
-            owner = psutil.Process(server_ids(urls)[0]).uids().real
+    with Services(home) as urls:
+        process = psutil.Process(server_ids(urls)[0])
+        family = [process, *process.children(recursive=True)]
+        statuses = [Path(f"/proc/{each.pid}/status").read_text() for each in family]
+        users = {each.uids() for each in family}
+        data_owner = (home / "postgres").stat().st_uid
 
-    assert owner != 0
+    held = {line.split()[1] for text in statuses for line in text.splitlines() if _is_held(line)}
+    assert len(family) > 3
+    assert held == {"0000000000000000"}
+    assert {uid for uids in users for uid in uids} == {data_owner}
+    assert data_owner != 0
+
+
+def _is_held(line: str) -> bool:
+    return line.startswith(("CapInh:", "CapPrm:", "CapEff:", "CapAmb:"))
 
 
 @as_root
-def test_without_setpriv_a_closed_path_is_refused_with_the_remedy(
+def test_programs_that_no_other_user_reaches_are_refused_with_the_remedy(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home.parent.chmod(0o700)
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(postgres_module, "closed_part", lambda path: Path("/root"))
 
-    with pytest.raises(EmbeddedServicesError, match="run as a normal user"):
+    with pytest.raises(EmbeddedServicesError, match=r"'/root': install .* run as a normal user"):
         Services(home).start()
 
 
-@as_root
-def test_postgres_does_not_run_as_root(home: Path) -> None:
-    with Services(home) as urls:
-        owner = psutil.Process(server_ids(urls)[0]).uids().real
+def test_the_role_of_the_application_reads_no_files_and_starts_no_programs(home: Path) -> None:
+    with Services(home) as urls, connect(urls) as connection:
+        role = connection.execute(
+            "SELECT rolname, rolsuper, rolcreaterole, rolcreatedb FROM pg_roles"
+            " WHERE rolname = current_user"
+        ).fetchone()
+        for statement in (
+            "COPY (SELECT 1) TO PROGRAM 'true'",
+            "SELECT pg_read_file('/etc/passwd')",
+            "SET ROLE postgres",
+            "ALTER SYSTEM SET archive_command = 'true'",
+        ):
+            with pytest.raises(InsufficientPrivilege):
+                connection.execute(statement)
 
-    assert owner != 0
+    assert role == ("agentchord", False, False, False)
+
+
+def test_data_of_a_version_whose_role_was_the_superuser_is_handed_over(home: Path) -> None:
+    with Services(home) as urls:
+        upgrade(urls.database_url)
+        with administer(urls) as connection:
+            connection.execute("CREATE ROLE other SUPERUSER LOGIN")
+        sockets = socket_folder(urls)
+        with psycopg.connect(
+            host=str(sockets), user="other", dbname="postgres", autocommit=True
+        ) as other:
+            other.execute("ALTER DATABASE agentchord OWNER TO postgres")
+        with psycopg.connect(
+            host=str(sockets), user="other", dbname="agentchord", autocommit=True
+        ) as other:
+            other.execute("REASSIGN OWNED BY agentchord TO other")
+            other.execute("DROP OWNED BY agentchord")
+            other.execute("DROP ROLE agentchord")
+            other.execute("ALTER ROLE postgres RENAME TO agentchord")
+
+    with Services(home) as again, connect(again) as connection:
+        owners = connection.execute(
+            "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
+        ).fetchall()
+        superusers = connection.execute("SELECT rolname FROM pg_roles WHERE rolsuper").fetchall()
+        downgrade(again.database_url)
+        upgrade(again.database_url)
+
+    assert owners == [("agentchord",)]
+    assert sorted(superusers) == [("other",), ("postgres",)]
 
 
 def test_a_database_that_cannot_start_is_reported_with_the_end_of_its_log(home: Path) -> None:

@@ -13,10 +13,11 @@ from app.domain.agent import Agent
 from app.domain.money import round_to_ledger, round_up
 from app.domain.policies import CostConfig
 from app.domain.providers import BUILT_IN
-from app.domain.usage import Partial
+from app.domain.usage import Partial, Usage
 from app.errors import ConnectionFailed
 from app.planning.calls import CallPlanner
 from app.rate_limits.base import LimitRequest
+from app.storage.records import TOKENS
 from tests.support.database_cluster import Cluster, ending, hold_request
 from tests.support.jobs import job_of
 from tests.support.llm_clients import client_of
@@ -76,7 +77,13 @@ async def book(
         ),
     )
     broken: list[Partial] = []
-    async with serving(agent.provider, conversation, change) as server:
+
+    def answer(data: dict[str, Any]) -> None:
+        if "model" in (message := data.get("message", data)):
+            message["model"] = agent.model
+        change(data)
+
+    async with serving(agent.provider, conversation, answer) as server:
         client = client_of(agent.provider, server.url)
         try:
             response = await client.complete_with_tools(
@@ -224,6 +231,46 @@ async def test_anthropics_region_and_speed_are_booked_as_they_were_served(
     assert row.cost_usd <= booked.held_usd
     assert "service_tier" not in booked.sent
     assert (await booked.reprice(pricing_of())).changes == []
+
+
+def named(model: str) -> Change:
+    def change(data: dict[str, Any]) -> None:
+        if "model" in (message := data.get("message", data)):
+            message["model"] = model
+
+    return change
+
+
+OWN = {"input": 50, "output": 400}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("asked", "answered", "own", "priced"),
+    [
+        ("gpt-5-nano", "gpt-5", {}, "gpt-5"),
+        ("gpt-5", "gpt-5-nano", {}, "gpt-5-nano"),
+        ("gpt-5", "gpt-5-2025-08-07", {}, "gpt-5"),
+        ("gpt-5", "gpt-5-2025-08-07", {"gpt-5": [OWN]}, "gpt-5"),
+        ("gpt-5", "ours", {"openai/ours": [OWN]}, "ours"),
+        ("gpt-5", "a-name-without-a-price", {}, "gpt-5"),
+        ("our-deployment", "gpt-5-nano", {"openai/our-deployment": [OWN]}, "our-deployment"),
+        ("any", "gpt-5", {"openai/*": [OWN], "gpt-5": [OWN | {"input": 70}]}, "gpt-5"),
+    ],
+)
+async def test_the_model_that_answers_is_priced(
+    cluster: Cluster, asked: str, answered: str, own: dict[str, Any], priced: str, stream: bool
+) -> None:
+    config = {"model": asked, "provider": "openai", "stream": stream}
+    pricing = pricing_of(costs=CostConfig(model_prices=own))
+
+    booked = await book(cluster, config, named(answered), pricing=pricing)
+
+    row = booked.row
+    usage = Usage(**{name: getattr(row, name) for name in TOKENS})
+    assert (row.model, row.model_answered) == (asked, answered)
+    assert row.cost_usd == round_to_ledger(pricing.price_of("openai", priced).cost(usage)) > 0
+    assert (await booked.reprice(pricing)).changes == []
 
 
 @pytest.mark.parametrize("protocol", ["openai", "anthropic"])

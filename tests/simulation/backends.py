@@ -229,6 +229,7 @@ class SimulatedAnswers(AnswerCache):
 
     def __init__(self, shared: SharedAnswers, messenger: Messenger) -> None:
         self.lease_s = LEASE_S
+        self._key = b"of the simulation"
         self._shared, self._messenger = shared, messenger
 
     async def _exchange(self, address: str, command: str, token: str, *values: Any) -> Any:

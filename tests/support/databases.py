@@ -3,13 +3,15 @@
 import psycopg
 from sqlalchemy.engine import URL
 
+from app.embedded.postgres import SUPERUSER
+
 
 def administration(server: URL) -> psycopg.Connection:
     """Return a connection to a server, for statements that make and drop databases."""
     return psycopg.connect(
         host=str(server.query["host"]),
         port=int(str(server.query["port"])),
-        user=server.username,
+        user=SUPERUSER,
         dbname="postgres",
         autocommit=True,
     )
@@ -18,7 +20,8 @@ def administration(server: URL) -> psycopg.Connection:
 def clone(server: URL, template: str, name: str) -> str:
     """Clone a database to which nothing is connected, and return the URL of the new database."""
     with administration(server) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        statement = f"CREATE DATABASE {name} TEMPLATE {template} OWNER {server.username}"
+        connection.execute(statement.encode())
     return address(server, name)
 
 

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from app.embedded import ServiceUrls
 from app.embedded.locks import FileLock
+from app.embedded.postgres import SUPERUSER
 
 USER = """
 import sys
@@ -30,6 +31,12 @@ services.stop()
 
 def connect(urls: ServiceUrls) -> psycopg.Connection:
     return psycopg.connect(urls.database_url.replace("+psycopg", ""), autocommit=True)
+
+
+def administer(urls: ServiceUrls) -> psycopg.Connection:
+    """Return a connection of the superuser to the application's database."""
+    url = urls.database_url.replace("+psycopg", "")
+    return psycopg.connect(url, user=SUPERUSER, autocommit=True)
 
 
 def answers(urls: ServiceUrls) -> bool:
@@ -52,7 +59,7 @@ def socket_folder(urls: ServiceUrls) -> Path:
 
 def server_ids(urls: ServiceUrls) -> tuple[int, int]:
     """Return the process ids that Postgres and Redis report."""
-    with connect(urls) as connection, Redis.from_url(urls.redis_url) as client:
+    with administer(urls) as connection, Redis.from_url(urls.redis_url) as client:
         row = connection.execute("SELECT pg_read_file('postmaster.pid')").fetchone()
         assert row is not None
         return int(row[0].split()[0]), int(client.info("server")["process_id"])

@@ -11,6 +11,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Protocol
 
+import structlog
 from uuid_utils.compat import uuid7
 
 from app.domain.budgets import subjects_of
@@ -27,6 +28,8 @@ from app.rate_limits.limiter import ClusterLimiter
 from workers.calls.base import CallOutcome, CallRequest
 from workers.calls.money import HoldTicket, Money
 from workers.calls.records import PreparedCall, answered, failed, void
+
+log = structlog.get_logger(__name__)
 
 
 class Counter(Protocol):
@@ -122,6 +125,14 @@ class ProviderRing:
         if not response.metadata.get("usage_missing"):
             self._learn(call, response.usage.prompt_tokens)
         settling.note(answered(call, response, time.monotonic() - started_s))
+        if call.plan.quote_answered(response.model) != call.plan.quote:
+            log.warning(
+                "another_model_answered",
+                agent=request.agent.name,
+                provider=request.provider,
+                model=request.model,
+                answered=response.model,
+            )
         if text:
             clock.first_token(response.metadata.get("first_token_s"))
             await text.close()

@@ -1,8 +1,8 @@
 """The cost entry of a call: one line for the ledger, however the call has ended.
 
-The price depends on the service tier, the speed and the region with which the provider served the
-call. If the answer does not state these facts, or if a stated fact has no price, the entry is an
-estimate at the most expensive price that may apply.
+The price depends on the model that has answered, and on the service tier, the speed and the region
+with which the provider served the call. If the answer does not state these facts, or if a stated
+fact has no price, the entry is an estimate at the most expensive price that may apply.
 """
 
 from collections.abc import Mapping
@@ -111,7 +111,8 @@ def _broken_off(record: CallRecord, call: PreparedCall, came: Partial) -> CallRe
 def _counted(
     record: CallRecord, plan: CallPlan, usage: Usage, raw_usage: Mapping[str, Any]
 ) -> CallRecord:
-    price, certain = plan.quote.settle(usage, record.served or {})
+    quote = plan.quote_answered(record.model_answered)
+    price, certain = quote.settle(usage, record.served or {})
     return replace(
         record,
         kind="actual" if certain else "estimated",
@@ -138,7 +139,8 @@ def _estimated(record: CallRecord, plan: CallPlan, usage: Usage) -> CallRecord:
         parts.append("cache_write_tokens")
     rest = Usage(output_tokens=usage.output_tokens, reasoning_tokens=usage.reasoning_tokens)
     usages = [replace(rest, **{part: prompt_tokens}) for part in parts]
-    costs = [plan.quote.settle(one, record.served or {}).price.cost(one) for one in usages]
+    quote = plan.quote_answered(record.model_answered)
+    costs = [quote.settle(one, record.served or {}).price.cost(one) for one in usages]
     most_usd, most = max(zip(costs, usages, strict=True), key=lambda pair: pair[0])
     return replace(record, kind="estimated", cost_usd=round_to_ledger(most_usd), usage=most)
 

@@ -511,3 +511,44 @@ def names_in(value: Any) -> set[str]:
 
 def names_in_example(value: Any) -> set[str]:
     return set(value) if isinstance(value, dict) else set()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to own a file as somebody else")
+def test_a_dotenv_of_another_user_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("AGENTCHORD_ON_FAILURE=os:system\nOPENAI_BASE_URL=http://stranger")
+    os.chown(dotenv, 12345, 12345)
+
+    with pytest.raises(
+        ConfigurationError, match=r"\.env in .* belongs to user id 12345"
+    ) as refused:
+        load_settings()
+    os.chown(dotenv, 0, 0)
+    loaded = load_settings()
+    dotenv.chmod(0o666)
+    with pytest.raises(ConfigurationError, match=r"every user may write to \.env"):
+        load_settings()
+
+    assert "\n" not in str(refused.value)
+    assert loaded.openai_base_url == "http://stranger"
+
+
+def test_the_variables_of_keys_are_those_that_only_agents_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "agentchord.yaml"
+    path.write_text(
+        "providers: {acme: {protocol: openai, base_url: 'http://h', api_key_env: ACME_PASS,"
+        " headers: {X-Team: '${TEAM}'}}}"
+    )
+    monkeypatch.setenv("AGENTCHORD_CONFIG", str(path))
+    monkeypatch.setenv("AGENT_SECRET_REVIEW", "hush")
+
+    names = load_settings().key_variables()
+
+    assert names == {
+        *("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ACME_PASS", "TEAM", "AGENT_SECRET_REVIEW"),
+    }

@@ -163,13 +163,26 @@ def test_no_unit_of_the_list_is_free(unit: str, rate: Decimal) -> None:
     assert price is None or unit in UNITS or impossible
 
 
-@pytest.mark.parametrize("model", ["gpt-4o-search-preview", "gpt-5-search-api"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("gpt-4o-search-preview", "gpt-5-search-api", "gpt-9-Search-mini", "groq/compound"),
+        *("o9-deep-research", "gpt-5:online", "llama-3.1-small-128k-online", "acme/sonar-pro"),
+    ],
+)
 def test_a_model_that_searches_in_every_call_needs_a_price_with_a_fee(model: str) -> None:
     own = {"input": 2.5, "output": 10, "requests": 25}
+    tokens = {"input": 2.5, "output": 10}
+    default = CostConfig(default_input_cost=1, default_output_cost=1)
 
-    with pytest.raises(UnknownModel, match=r"web_searches_kcount.*model_prices"):
-        Pricing().price_of("openai", model)
+    for prices in (CostConfig(), default, CostConfig(model_prices={model: [tokens]})):
+        for provider in ("openai", "openrouter", "acme"):
+            with pytest.raises(UnknownModel, match=r"model_prices|model_costs"):
+                Pricing(prices).price_of(provider, model)
 
+    bounded = tokens | {"web_searches": 10, "max_web_searches": 3}
+    held = Pricing(CostConfig(model_prices={model: [bounded]})).price_of("openai", model)
+    assert held.worst_case(0, 0) == Decimal("0.03")
     price = Pricing(CostConfig(model_prices={model: [own]})).price_of("openai", model)
     assert price.cost(Usage()) == price.worst_case(0, 0) == Decimal("0.025")
 

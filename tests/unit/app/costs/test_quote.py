@@ -154,23 +154,59 @@ def test_a_tier_of_anthropic_without_a_published_price_is_an_estimate() -> None:
     assert certain("claude-opus-5-5", told | {"service_tier": "standard"})
 
 
-def test_an_own_price_applies_to_what_is_asked_or_has_factors() -> None:
+def test_an_own_price_applies_to_the_standard_and_to_what_has_a_factor() -> None:
     flat = Pricing(CostConfig(model_prices={"gpt-5": [OWN]}))
     factors = {"service_tier": {"priority": 1.5}, "inference_geo": {"us": 1.2}}
     given = Pricing(CostConfig(model_prices={"gpt-5": [OWN | {"factors": factors}]}))
     priority = {"service_tier": "priority"}
 
-    plain = flat.quote("openai", "gpt-5", priority)
-    auto = given.quote("openai", "gpt-5", {"service_tier": "auto"})
+    geo = given.quote("openai", "gpt-5", priority)
 
-    assert plain.usual.input * 1_000_000 == 2
-    assert plain.settle(USAGE, priority).certain
+    assert flat.quote("openai", "gpt-5").usual.input * 1_000_000 == 2
     assert not flat.quote("openai", "gpt-5").settle(USAGE, priority).certain
     assert given.price_of("openai", "gpt-5", priority).input * 1_000_000 == 3
-    assert auto.worst_case(1_000_000, 0) == 3 * Decimal("1.2")
-    assert auto.settle(USAGE, priority | {"inference_geo": "global"}).price.input * 1_000_000 == 3
+    assert geo.worst_case(1_000_000, 0) == 3 * Decimal("1.2")
+    assert geo.settle(USAGE, priority | {"inference_geo": "global"}).price.input * 1_000_000 == 3
     with pytest.raises(UnknownModel, match="no price for service_tier 'flex'"):
         given.price_of("openai", "gpt-5", {"service_tier": "flex"})
+
+
+def test_an_agent_leaves_its_tier_to_the_account_only_if_every_tier_has_a_price() -> None:
+    auto = {"service_tier": "auto"}
+    every = {"service_tier": dict.fromkeys(["flex", "priority", "fast", "batch"], 2)}
+    flat = Pricing(CostConfig(model_prices={"gpt-5": [OWN]}))
+    whole = Pricing(CostConfig(model_prices={"gpt-5": [OWN | {"factors": every}]}))
+
+    with pytest.raises(UnknownModel, match="no price for service_tier 'auto'"):
+        flat.price_of("openai", "gpt-5", auto)
+
+    assert whole.quote("openai", "gpt-5", auto).worst_case(1_000_000, 0) == 4
+    assert PRICING.quote("openai", "gpt-5", auto).worst_case(1, 0) > 0
+
+
+STANDARDS = {"default", "standard", "standard_only", "on_demand", "auto", "global", "not_available"}
+
+
+@given(
+    st.sampled_from([("openai", "gpt-5"), ("openai", "o1-pro"), ("anthropic", "claude-opus-5-5")])
+    | st.tuples(st.sampled_from(["vllm", "openai"]), st.text(min_size=1, max_size=9)),
+    st.sampled_from(SERVED),
+    st.sampled_from(["priority", "fast", "FLEX", "priority ", "scale", "us"])
+    | st.text(max_size=9)
+    | st.lists(st.text(max_size=3)),
+)
+def test_a_way_of_serving_without_a_price_of_its_own_is_refused(
+    model: tuple[str, str], fact: str, value: object
+) -> None:
+    own = Pricing(CostConfig(model_prices={"*": [OWN], model[1]: [OWN]}))
+    default = Pricing(CostConfig(default_input_cost=0.001, default_output_cost=0.002))
+
+    for pricing in (own, default):
+        try:
+            found = pricing.price_of(*model, {fact: value})
+        except UnknownModel:
+            continue
+        assert value in STANDARDS or found.version.startswith("genai-prices")
 
 
 MODELS = [

@@ -242,6 +242,7 @@ def third(monkeypatch: pytest.MonkeyPatch) -> Protocol:
     )
     dialect = Dialect(
         client=lambda *_, **given: SimpleNamespace(**given),  # type: ignore[arg-type]
+        known=frozenset({"seed", "top_k"}),
         refused={"stop": "it never stops"},
         adapt=adapt,
         least_cached_tokens=lambda _: 7,

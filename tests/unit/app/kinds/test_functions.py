@@ -298,7 +298,7 @@ async def test_an_input_of_the_wrong_type_is_refused_with_its_path() -> None:
         ("tests.support.agent_functions:wher", "did you mean 'where'?"),
         ("tests.support.agent_functions:Path.cwd", "has no function"),
         ("double", "there is no function 'double'"),
-        ("tests.support.agent_functions:time", "is a module, not a function"),
+        ("tests.support.agent_functions:time", "does not offer 'time' to workflows"),
     ],
 )
 async def test_a_function_that_the_workers_do_not_load_is_refused(
@@ -306,6 +306,12 @@ async def test_a_function_that_the_workers_do_not_load_is_refused(
 ) -> None:
     with pytest.raises(UnknownFunction, match=re.escape(words)):
         await call(function)
+
+
+def test_a_private_function_is_refused_when_the_workflow_is_stored() -> None:
+    error = refusal("function", function="m:_f")
+
+    assert (error.field, "private" in str(error)) == ("agents[1].config.function", True)
 
 
 @pytest.mark.parametrize("name", ["leave", "leave_async"])

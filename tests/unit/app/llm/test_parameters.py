@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from app.domain.protocols import PROTOCOLS
 from app.llm.dialect import dialect_of
@@ -106,6 +108,58 @@ def test_what_a_model_does_not_take_is_refused_with_the_remedy(
         adapted(PROTOCOLS[protocol], model, given, max_tokens=most)
 
     assert complaint in str(refused.value)
+
+
+KNOWN = {name: dialect_of(protocol).known for name, protocol in PROTOCOLS.items()}
+#: What gateways read: other models, more answers, plugins, other servers.
+DANGEROUS = (
+    *("models", "plugins", "fallbacks", "best_of", "options", "api_base", "route", "n_best"),
+    *("model_list", "custom_llm_provider", "web_search", "transforms", "model_name", "deployment"),
+    *("betas", "mock_response", "extra_body", "mcp_servers", "search_parameters", "num_choices"),
+)
+
+
+def spellings(name: str) -> list[str]:
+    first, *rest = name.split("_")
+    camel = first + "".join(part.title() for part in rest)
+    return [name, name.upper(), name.title(), camel, name.replace("_", "-"), f" {name}", f"{name} "]
+
+
+@given(
+    st.sampled_from(sorted(PROTOCOLS)),
+    st.sampled_from(["m", "gpt-5", "openai/gpt-4o", "claude-opus-5"]),
+    st.sampled_from(DANGEROUS).flatmap(lambda name: st.sampled_from(spellings(name)))
+    | st.text(max_size=12)
+    | st.sampled_from(sorted(KNOWN["openai"] | KNOWN["anthropic"])).map(str.title),
+    st.sampled_from([None, "chat", "responses"]),
+)
+def test_a_parameter_that_is_not_known_is_never_sent(
+    protocol: str, model: str, name: str, api: str | None
+) -> None:
+    known = KNOWN[protocol] | {"api", "n", "prompt_cache", "reasoning_effort", "stream", "system"}
+    assume(name not in known | {"temperature", "output_schema"})
+
+    with pytest.raises(ParameterRefused) as refused:
+        adapted(PROTOCOLS[protocol], model, {name: ["a"], "api": api}, max_tokens=4000)
+
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+def test_the_operator_adds_parameters_but_none_that_agentchord_fills_in(protocol: str) -> None:
+    added = ["models", "tools"]
+    params: Params = {"models": ["a", "b"]}
+
+    assert adapted(PROTOCOLS[protocol], "m", params, additions=added) == params
+    with pytest.raises(ParameterRefused, match="the agent's tools"):
+        adapted(PROTOCOLS[protocol], "m", {"tools": []}, additions=added)
+
+
+def test_metadata_has_texts_only_because_gateways_choose_models_by_its_lists() -> None:
+    with pytest.raises(ParameterRefused, match="give an object of texts"):
+        adapted(PROTOCOLS["openai"], "m", {"metadata": {"tags": ["dear"]}})
+
+    assert adapted(PROTOCOLS["openai"], "m", {"metadata": {"team": "a"}})
 
 
 def test_equal_beginnings_have_one_key_of_openais_cache_and_others_another() -> None:

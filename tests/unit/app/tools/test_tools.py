@@ -333,11 +333,24 @@ def test_the_registry_finds_a_tool_by_reference_name_and_path(modules: Path) -> 
 
 def test_a_tool_that_a_listed_module_passes_on_is_found(modules: Path) -> None:
     (modules / "inner_tools.py").write_text(SEARCH)
-    (modules / "outer_tools.py").write_text("from inner_tools import look_up")
+    (modules / "outer_tools.py").write_text(
+        "from inner_tools import look_up\n__all__ = ['look_up']"
+    )
 
     registry = ToolRegistry(["outer_tools"])
 
     assert registry.resolve({"name": "look_up", "import": "inner_tools:look_up"}).name == "look_up"
+
+
+@pytest.mark.parametrize(
+    "text", ["from inner_tools import look_up", "from inner_tools import look_up as _look_up"]
+)
+def test_a_tool_that_a_module_only_imports_or_hides_is_not_found(modules: Path, text: str) -> None:
+    (modules / "inner_tools.py").write_text(SEARCH)
+    (modules / "outer_tools.py").write_text(text)
+
+    with pytest.raises(ToolError, match="there is no tool 'look_up'"):
+        ToolRegistry(["outer_tools"]).resolve("look_up")
 
 
 def test_an_unknown_tool_is_refused_with_a_proposal(modules: Path) -> None:

@@ -7,6 +7,7 @@ import typer
 from aiohttp import web
 
 from app.cli.cluster import connect
+from app.client.client import Client
 from app.errors import ConfigurationError
 from app.monitoring.exporter import Exporter
 
@@ -23,12 +24,11 @@ def exporter(
     exporter reads the metrics for each request at /metrics. One exporter is enough for a cluster;
     workers serve their own metrics.
     """
-    connected = connect()
-    live_state = connected.client.live_state
-    readers = {"postgres": live_state.from_postgres, "redis": live_state.from_redis}
-    application = Exporter(readers).application()
 
-    async def serve() -> None:
+    async def serve(client: Client) -> None:
+        live_state = client.live_state
+        readers = {"postgres": live_state.from_postgres, "redis": live_state.from_redis}
+        application = Exporter(readers).application()
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, host, port)
@@ -45,4 +45,4 @@ def exporter(
         finally:
             await runner.cleanup()
 
-    connected.loop.run(serve())
+    connect().run(serve)

@@ -10,6 +10,7 @@ from app.attachments.reader import AttachmentReader
 from app.bootstrap import call_planner
 from app.cli.output import console, dollars, print_json, table
 from app.cli.run_input import File, Inputs, load_workflow, read_input
+from app.concurrency.user_code import run_in_thread
 from app.configuration.settings import load_settings
 from app.costs.pricing import Pricing
 from app.domain.money import round_up
@@ -21,7 +22,6 @@ from app.planning.forecast import UNREAD_TOKENS, AgentForecast, Forecast, foreca
 from app.planning.time_bounds import TimeBound, time_bounds
 from app.registration.calls import check_calls
 from app.registration.workflows import check_workflow
-from app.tools.threads import run_in_thread
 
 COLUMNS = (
     *("level>", "agent", "model", "calls>", "at most>", "input tokens>", "output tokens>"),

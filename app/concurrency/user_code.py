@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import inspect
 import threading
+import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -18,6 +19,7 @@ Result = TypeVar("Result")
 #: Longer messages of exceptions are cut.
 MAX_MESSAGE_CHARS = 100_000
 MAX_NAME_CHARS = 200
+MAX_TRACEBACK_CHARS = 20_000
 
 #: Tasks that nothing waits for any more. The loop itself has only weak references to its tasks.
 _abandoned: set[asyncio.Task[Any]] = set()
@@ -72,6 +74,18 @@ def message_of(error: BaseException) -> str:
         return str.__getitem__(str(error), slice(MAX_MESSAGE_CHARS))
     except BaseException as odd:  # noqa: BLE001
         return f"(its message cannot be read: {type(odd).__name__})"
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return the traceback of any exception, for a log.
+
+    A log gets this text and not the exception, because some loggers call methods of the exception.
+    """
+    try:
+        lines = "".join(traceback.format_exception(error))
+    except BaseException:  # noqa: BLE001  a property of a user's exception may raise any exception
+        lines = described(error)
+    return lines[:MAX_TRACEBACK_CHARS]
 
 
 def call(function: Callable[[], Result]) -> Result:

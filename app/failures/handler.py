@@ -13,7 +13,14 @@ from typing import Any
 
 import structlog
 
-from app.concurrency.user_code import TookTooLong, UserCodeFailed, call, message_of, within
+from app.concurrency.user_code import (
+    TookTooLong,
+    UserCodeFailed,
+    call,
+    message_of,
+    traceback_of,
+    within,
+)
 from app.domain.agent import Agent, AgentResult
 from app.domain.outcome import AgentCounts, failure_reason
 from app.domain.retry import RetryPolicy
@@ -184,7 +191,7 @@ class FailureHandler:
 
     def _callback_failed(self, agent: Agent, failed: UserCodeFailed | TookTooLong) -> None:
         self._counts["callbacks_failed"] += 1
-        log.error("on_failure_failed", agent=agent.name, exc_info=failed)
+        log.error("on_failure_failed", agent=agent.name, exception=traceback_of(failed))
 
 
 def _class_of(result: AgentResult) -> FailureClass:

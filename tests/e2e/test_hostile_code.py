@@ -37,7 +37,7 @@ engine: {{drain_grace_s: 3}}
 """
 WAIT_S = 60.0
 PLACES = st.sampled_from([*FUNCTIONS, *KINDS])
-DONE_BY = st.sampled_from([*EXCEPTIONS, *DEEDS])
+DONE_BY = st.sampled_from([*EXCEPTIONS, *DEEDS, "agent_error"])
 
 
 @pytest.fixture(scope="module")

@@ -42,11 +42,17 @@ class Strange(BaseException):
         return Text("strange")
 
 
-class UnreadableAgentError(AgentError):
-    """An exception of AgentChord's own tree, made by a user."""
+def unreadable_agent_error() -> AgentError:
+    """Return an exception of AgentChord's own tree, made by a user.
 
-    def __str__(self) -> str:
-        raise ValueError
+    Its class is made here, because tests count all classes of the tree. So only workers call this.
+    """
+
+    class UnreadableAgentError(AgentError):
+        def __str__(self) -> str:
+            raise ValueError
+
+    return UnreadableAgentError()
 
 
 def _recursion() -> NoReturn:
@@ -72,7 +78,6 @@ EXCEPTIONS: Mapping[str, Callable[[], BaseException]] = {
     "large": lambda: ValueError("x" * 10_000_000),
     "large_name": type("N" * 10_000, (Exception,), {}),
     "long_wait": lambda: LongWait(wait_s=0.0, waits_for="nothing"),
-    "agent_error": lambda: UnreadableAgentError("no"),
 }
 #: These names stand for code that raises no exception of its own.
 DEEDS = ("recursion", "cancel_itself", "stop_loop", "spawn", "callback")
@@ -82,6 +87,8 @@ def fail(what: str) -> NoReturn:
     """Raise the exception of this name."""
     if what == "recursion":
         _recursion()
+    if what == "agent_error":
+        raise unreadable_agent_error()
     error = EXCEPTIONS.get(what, RuntimeError)()
     raise error
 

@@ -10,7 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import Agent, AgentResult, FailureHandler
 from app.concurrency.user_code import TookTooLong, UserCodeFailed, call, run_in_thread, within
+from app.domain.status import AgentStatus
+from app.errors import CredentialsFailed
+from app.llm.credential_cache import CredentialCache
 from app.loop_thread import LoopThread
 from tests.support import hostile_code
 from tests.support.hostile_code import DEEDS, EXCEPTIONS
@@ -102,6 +106,45 @@ def test_code_that_swallows_its_cancellation_is_left(loop: LoopThread) -> None:
     with pytest.raises(TookTooLong):
         loop.run(within(stubborn, timeout_s=0.01))
     release.set()
+
+
+@given(what=st.sampled_from([*EXCEPTIONS, *DEEDS]))
+def test_every_end_of_a_tool_is_told_to_the_model(loop: LoopThread, what: str) -> None:
+    output = loop.run(hostile_code.hostile_tool.call(f'{{"what": "{what}"}}'))
+
+    assert output.is_error
+    assert output.text.startswith("hostile_tool failed: ")
+
+
+@given(what=st.sampled_from([*EXCEPTIONS, *DEEDS]), place=st.sampled_from(["sync", *ASYNC]))
+def test_every_end_of_a_callback_is_counted(loop: LoopThread, what: str, place: str) -> None:
+    function = getattr(hostile_code, place)
+
+    def callback(*_: object) -> Any:
+        return function(what)
+
+    async def tell() -> dict[str, Any]:
+        handler = FailureHandler(on_failure=callback)
+        failed = AgentResult(agent_id="a", status=AgentStatus.FAILED)
+        handler.tell(Agent(name="a", kind="text_processor"), failed)
+        await handler.close()
+        return handler.get_statistics()
+
+    counts = loop.run(tell())
+
+    assert (counts["callbacks"], counts["callbacks_failed"]) == (1, 1)
+
+
+@given(what=st.sampled_from([*EXCEPTIONS, *DEEDS]), place=st.sampled_from(["sync", *ASYNC]))
+def test_every_end_of_a_credentials_function_fails_only_its_calls(
+    loop: LoopThread, what: str, place: str
+) -> None:
+    async def get() -> None:
+        function = partial(getattr(hostile_code, place), what)
+        await CredentialCache(function, path="acme:token", provider="acme").get()
+
+    with pytest.raises(CredentialsFailed, match="repair the function acme:token, which raised"):
+        loop.run(get())
 
 
 @given(what=st.sampled_from(sorted(EXCEPTIONS)))

@@ -51,6 +51,7 @@ def test_after_an_error_the_next_call_tries_again() -> None:
     assert number() == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("survives", [True, False])
 def test_a_child_that_is_forked_while_the_object_is_made_makes_its_own(survives: bool) -> None:
     making, made = threading.Event(), threading.Event()

@@ -8,7 +8,7 @@ import atexit
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from types import MappingProxyType
 
 import click
@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.celery import app as celery
+from app.concurrency.once import once
 from app.configuration.functions import load_function
 from app.configuration.settings import Settings, load_settings
 from app.costs.pricing import Pricing
@@ -34,13 +35,12 @@ from app.scheduler.dispatch import Dispatcher
 from app.scheduler.scheduler import Scheduler
 from app.storage.redis import connect_redis
 from app.storage.session import create_engine
-from app.tools.threads import run_in_thread
 
 #: The key for providers that need no key. The SDKs do not work without a key.
 NO_KEY = "none"
 
 
-@lru_cache(maxsize=1)
+@once(survives_fork=True)
 def connected_settings() -> Settings:
     """Return the settings, with the URLs of both services filled in.
 
@@ -115,7 +115,7 @@ def credentials_of(settings: Settings, provider: str) -> Callable[[], Credential
     if path is None:
         return None
     function = load_function(f"providers.{provider}.credentials", path)
-    return partial(CredentialCache, function, path=path, provider=provider, in_thread=run_in_thread)
+    return partial(CredentialCache, function, path=path, provider=provider)
 
 
 def _client(

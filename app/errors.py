@@ -19,6 +19,7 @@ AgentChordError
 │   └── EmbeddedServicesError     the built-in Postgres or Redis cannot be started
 ├── SchemaMismatch                this version needs another schema of the database
 ├── WaitTimeout (TimeoutError)    the caller's own timeout ended; the run goes on
+├── NoEventLoop (RuntimeError)    an async function was called outside asyncio, such as under trio
 └── AgentError                    an agent, or an attempt, ended without a whole result
     ├── MissingInput              a placeholder has no value (no call was made)
     ├── AttachmentRefused         a file cannot be sent with the prompt (no call was made)
@@ -163,6 +164,10 @@ class SchemaMismatch(AgentChordError):
 
 class WaitTimeout(AgentChordError, TimeoutError):
     """The caller stopped waiting; the run itself goes on."""
+
+
+class NoEventLoop(AgentChordError, RuntimeError):
+    """The caller of an async function does not run on an asyncio event loop; nothing was done."""
 
 
 class AgentError(AgentChordError):

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.attachments.reader import AttachmentReader
 from app.bootstrap import Platform, call_planner
+from app.concurrency.user_code import run_in_thread
 from app.conditions.evaluator import ConditionEvaluator
 from app.configuration.functions import load_function
 from app.configuration.settings import agent_secret
@@ -40,7 +41,6 @@ from app.storage.turns import read_turns
 from app.telemetry.redaction import Redactor
 from app.tools.builtin import builtin_tools
 from app.tools.registry import ToolRegistry
-from app.tools.threads import run_in_thread
 from workers.agents.attachments import Attachments
 from workers.agents.kinds import KindAgents
 from workers.agents.llm import LLMAgent
@@ -141,7 +141,6 @@ class Composition:
         self._failures = FailureHandler(
             settings.retry,
             on_failure or None,
-            in_thread=run_in_thread,
             redact=self._redactor.text,
         )
         self._wakings = GroupCommit(engine, wake_deferred, name="wake_deferred")

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 
 import structlog
 from sqlalchemy import create_engine
@@ -33,9 +34,10 @@ class Heartbeat:
         loop: The loop that owns the leases.
         lease_s: Seconds for which a lease is valid.
         beat_s: Seconds between two beats.
+        on_death: Called if the thread cannot go on; then all leases of the process will be lost.
 
     Example:
-        heartbeat = Heartbeat(url, inflight, loop, lease_s=15.0, beat_s=5.0)
+        heartbeat = Heartbeat(url, inflight, loop, lease_s=15.0, beat_s=5.0, on_death=end_process)
         heartbeat.start()
         signals.on_stop(heartbeat.beat_now)
     """
@@ -48,6 +50,7 @@ class Heartbeat:
         *,
         lease_s: float,
         beat_s: float,
+        on_death: Callable[[], None],
     ) -> None:
         self._engine = create_engine(
             database_url(url),
@@ -59,6 +62,7 @@ class Heartbeat:
         self._loop = loop
         self._lease_s = lease_s
         self._beat_s = beat_s
+        self._on_death = on_death
         self._wake = threading.Event()
         self._stopped = False
         self._loop_seen_s = time.monotonic()
@@ -83,6 +87,13 @@ class Heartbeat:
         self._loop_seen_s = time.monotonic()
 
     def _run(self) -> None:
+        try:
+            self._beat_until_stopped()
+        except Exception:
+            log.exception("heartbeat_ended")
+            self._on_death()
+
+    def _beat_until_stopped(self) -> None:
         while not self._stopped:
             self._wake.wait(self._beat_s)
             self._wake.clear()

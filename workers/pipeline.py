@@ -1,7 +1,6 @@
 """One agent run, step by step: prepare, run, record. Every outcome is recorded, and not raised."""
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
@@ -31,7 +30,6 @@ from app.errors import (
     MissingInput,
     OutputInvalid,
     ResultTooLarge,
-    RunStopped,
 )
 from app.failures.decisions import Fail, Retry
 from app.failures.handler import FailureHandler
@@ -45,16 +43,14 @@ from workers.agents.kinds import KindAgents
 from workers.agents.llm import LLMAgent
 from workers.agents.sub_workflow import SubWorkflowAgent
 from workers.call_clock import CallClock
+from workers.endings import interrupted, stopped, waiting
 from workers.flower_events import FlowerEvents
-from workers.inflight import InFlight, LeaseGone, Phase, StopReason
+from workers.inflight import InFlight, LeaseGone, Phase
 from workers.jobs import Job
 from workers.run_contexts import RunContext
 from workers.settling import Records, Settling
 from workers.texts import storable
 from workers.worker_metrics import WorkerMetrics
-
-#: An agent with a longer wait is claimed after these seconds, because its limit may have changed.
-LOOK_AGAIN_S = 3600.0
 
 log = structlog.get_logger(__name__)
 
@@ -177,21 +173,27 @@ class Pipeline:
         The result is None if the lease is lost and only the cost of the attempt is left to book.
         """
         try:
-            return await self._result(job)
-        except AgentError as error:
-            return self._failure(job, error)
-        except LeaseGone as gone:
-            return _stopped(job, gone.reason)
-        except LongWait as wait:
-            given_back = _handed_back(job, "agent_waiting")
-            ready_in_s = min(wait.wait_s, LOOK_AGAIN_S * random.uniform(0.9, 1.0))
-            return replace(given_back, ready_in_s=ready_in_s, waits_for=wait.waits_for)
-        except asyncio.CancelledError:
-            return _stopped(job, job.lease.stopped or StopReason.DRAINED)
+            return await self._ending(job)
         except Exception as error:
             # A defect must cost one agent, and not all agents of the lane.
             log.exception("agent_crashed")
             return self._ended(job, AgentStatus.FAILED, error)
+        except BaseException as error:  # noqa: BLE001  it may end only this attempt
+            return self._failure(job, interrupted(job, error))
+
+    async def _ending(self, job: Job) -> Ending | SubRunAnswer | None:
+        try:
+            return await self._result(job)
+        except AgentError as error:
+            return self._failure(job, error)
+        except LeaseGone as gone:
+            return stopped(job, gone.reason)
+        except LongWait as wait:
+            return waiting(job, wait)
+        except asyncio.CancelledError:
+            if job.lease.stopped is None:
+                raise  # code of a user has cancelled the attempt
+            return stopped(job, job.lease.stopped)
 
     async def _result(self, job: Job) -> Ending | SubRunAnswer:
         condition = job.run.workflow.data_flow.condition(job.agent)
@@ -335,34 +337,6 @@ def _skipped(job: Job, condition: Condition) -> Ending:
         event="agent_skipped",
         error=f"condition is false: {shortened(condition.text)}",
         error_class=ConditionFalse.__name__,
-    )
-
-
-def _stopped(job: Job, reason: StopReason) -> Ending | None:
-    match reason:
-        case StopReason.LEASE_LOST:
-            return None
-        case StopReason.RUN_STOPPED:
-            return Ending(
-                run_id=job.run.run_id,
-                name=job.claimed.name,
-                status=AgentStatus.CANCELLED,
-                outcome="cancelled",
-                event="agent_cancelled",
-                error="the run was stopped",
-                error_class=RunStopped.__name__,
-            )
-        case StopReason.DRAINED | StopReason.RUN_PAUSED:
-            return _handed_back(job, "agent_handed_back")
-
-
-def _handed_back(job: Job, event: str) -> Ending:
-    return Ending(
-        run_id=job.run.run_id,
-        name=job.claimed.name,
-        status=AgentStatus.PENDING,
-        outcome="handed_back",
-        event=event,
     )
 
 

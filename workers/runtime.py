@@ -6,6 +6,8 @@ many agents run in the message's lanes. ``workers.composition`` puts the parts t
 
 import asyncio
 import gc
+import os
+import sys
 from collections.abc import Container, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -62,7 +64,8 @@ class Runtime:
         self.worker = worker
         self._node = node
         self._queues = queues
-        self._loop = LoopThread("agentchord")
+        self._closing = False
+        self._loop = LoopThread("agentchord", on_death=partial(self._end_process, "event loop"))
         self.run(self._open())
 
     def run(self, step: Coroutine[Any, Any, Result]) -> Result:
@@ -120,6 +123,7 @@ class Runtime:
             asyncio.get_running_loop(),
             lease_s=settings.engine.lease_s,
             beat_s=settings.engine.heartbeat_s,
+            on_death=partial(self._end_process, "heartbeat"),
         )
         self._heartbeat.start()
         platform.signals.on_stop(self._heartbeat.beat_now)
@@ -133,6 +137,8 @@ class Runtime:
         self._background = [
             asyncio.create_task(work, name=name) for name, work in background.items()
         ]
+        for task in self._background:
+            task.add_done_callback(self._background_ended)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -187,7 +193,28 @@ class Runtime:
         grace_s = self._platform.settings.engine.drain_grace_s
         asyncio.get_running_loop().call_later(grace_s, partial(inflight.drain, calls_too=True))
 
+    def _background_ended(self, task: asyncio.Task[None]) -> None:
+        if self._closing:
+            return
+        error = None if task.cancelled() else task.exception()
+        log.error("background_ended", step=task.get_name(), exc_info=error)
+        self._end_process(task.get_name())
+
+    def _end_process(self, part: str) -> None:
+        """End the process at once, because a part without which it cannot work has ended.
+
+        Otherwise the process would look healthy, and its threads would take messages for ever. The
+        watchdog of another process recovers the agents, and the process manager starts a new
+        process.
+        """
+        log.critical("worker_cannot_work", worker=self.worker, ended=part)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # sys.exit() would only end this thread, and the other threads wait for ever.
+        os._exit(1)
+
     async def _close(self) -> None:
+        self._closing = True
         while pending := [task for task in self._background if not task.done()]:
             # Cancel repeatedly, because redis-py may swallow a cancellation that arrives together
             # with an answer.

@@ -1,8 +1,8 @@
 """The commands' access to the cluster: one client, its transactions, logs on standard error."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -40,10 +40,9 @@ def quiet_logs() -> None:
     configure_logging(LoggingSettings(level="WARNING"))
 
 
-def ask(step: Callable[[Client], Coroutine[Any, Any, Result]]) -> Result:
+def ask(step: Callable[[Client], Awaitable[Result]]) -> Result:
     """Run one step with this process's client, on the client's loop."""
-    connected = connect()
-    return connected.loop.run(step(connected.client))
+    return connect().run(step)
 
 
 def transaction(step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
@@ -60,14 +59,20 @@ def find(run: str) -> UUID:
     return transaction(partial(find_run, prefix=run))
 
 
-async def arriving(stream: AsyncIterator[Item]) -> AsyncIterator[Item]:
+async def arriving(begin: Callable[[Client], AsyncIterator[Item]]) -> AsyncIterator[Item]:
     """Iterate, on the caller's event loop, over a stream of the client's event loop."""
-    while (item := await connect().loop.run_async(_next(stream))) is not None:
+    connected = connect()
+
+    async def beginning(client: Client) -> AsyncIterator[Item]:
+        return begin(client)
+
+    stream = await connected.run_async(beginning)
+
+    async def following(_: Client) -> Item | None:
+        return await anext(stream, None)
+
+    while (item := await connected.run_async(following)) is not None:
         yield item
-
-
-async def _next(stream: AsyncIterator[Item]) -> Item | None:
-    return await anext(stream, None)
 
 
 def served_queues(wanted: set[str]) -> set[str]:

@@ -96,8 +96,8 @@ async def _work(home: Path) -> RunProgress:
         with _step(f"{WORKERS} workers and the scheduler"):
             await running.enter_async_context(supervisor)
         tell()
-        run_id = await connected.loop.run_async(
-            connected.client.runs.enqueue(erp.WORKFLOW, erp.INPUT)
+        run_id = await connected.run_async(
+            lambda client: client.runs.enqueue(erp.WORKFLOW, erp.INPUT)
         )
         with best_view() as view:
             return await follow(run_id, view)

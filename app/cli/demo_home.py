@@ -1,13 +1,18 @@
 """The demo's home, and an environment without the user's keys, so that the demo is free."""
 
 import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 from app.cli.cluster import connect
+from app.client.client import Client
 from app.configuration.settings import Settings, load_settings
 from app.domain.status import WorkflowStatus
 from app.embedded.folders import open_home
 from app.local_stack.supervisor import inherited_environment
+from app.storage.runs import RunRecord
 
 HOME = "AGENTCHORD_HOME"
 CONFIG = "AGENTCHORD_CONFIG"
@@ -78,8 +83,14 @@ async def cancel_leftovers() -> None:
     """Cancel unfinished runs of earlier demos, because this demo would count the runs' calls."""
     connected = connect()
     for status in (WorkflowStatus.PENDING, WorkflowStatus.RUNNING, WorkflowStatus.PAUSED):
-        left = await connected.loop.run_async(connected.client.runs.list(status, MAX_LEFTOVERS))
+        left = await connected.run_async(partial(_list, status))
         for run in left:
-            await connected.loop.run_async(
-                connected.client.control.cancel(run.id, "left behind by an earlier demo")
-            )
+            await connected.run_async(partial(_cancel, run.id))
+
+
+async def _list(status: WorkflowStatus, client: Client) -> Sequence[RunRecord]:
+    return await client.runs.list(status, MAX_LEFTOVERS)
+
+
+async def _cancel(run_id: UUID, client: Client) -> None:
+    await client.control.cancel(run_id, "left behind by an earlier demo")

@@ -15,6 +15,7 @@ from app.cli.cluster import ask, find, transaction
 from app.cli.live_state import queues_of, read_live
 from app.cli.output import STYLES, console, print_json, printable
 from app.cli.parameters import AsJson, RunId
+from app.concurrency.user_code import run_in_thread
 from app.configuration.settings import load_settings
 from app.domain.suggestions import did_you_mean
 from app.errors import AgentChordError, WorkflowError
@@ -28,7 +29,6 @@ from app.monitoring.run_history import RunHistory, read_history
 from app.monitoring.timeline import Timeline, timeline_of
 from app.monitoring.wording import names
 from app.planning.forecast import forecast
-from app.tools.threads import run_in_thread
 
 #: Maximum number of findings with the same reason in the text; --json prints all findings.
 MOST_OF_A_REASON = 6

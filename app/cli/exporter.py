@@ -8,6 +8,7 @@ from aiohttp import web
 
 from app.cli.cluster import connect
 from app.cli.messages import tell
+from app.client.client import Client
 from app.configuration.settings import load_settings
 from app.errors import ConfigurationError
 from app.monitoring.exporter import Exporter
@@ -25,13 +26,12 @@ def exporter(
     exporter reads the metrics for each request at /metrics. One exporter is enough for a cluster;
     workers serve their own metrics.
     """
-    connected = connect()
-    live_state = connected.client.live_state
-    readers = {"postgres": live_state.from_postgres, "redis": live_state.from_redis}
-    allowed = (host, *load_settings().monitoring.allowed_hosts)
-    application = Exporter(readers, allowed_hosts=allowed).application()
 
-    async def serve() -> None:
+    async def serve(client: Client) -> None:
+        live_state = client.live_state
+        readers = {"postgres": live_state.from_postgres, "redis": live_state.from_redis}
+        allowed = (host, *load_settings().monitoring.allowed_hosts)
+        application = Exporter(readers, allowed_hosts=allowed).application()
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, host, port)
@@ -48,4 +48,4 @@ def exporter(
         finally:
             await runner.cleanup()
 
-    connected.loop.run(serve())
+    connect().run(serve)

@@ -115,9 +115,10 @@ async def _read_patiently(run_id: UUID, view: View) -> RunProgress:
     """Read the progress of a run; while Postgres cannot be reached, wait for Postgres."""
     connected, noted = connect(), False
     while True:
-        step = connected.client.transaction(partial(read_progress, run_id=run_id))
         try:
-            return await connected.loop.run_async(step)
+            return await connected.run_async(
+                lambda client: client.transaction(partial(read_progress, run_id=run_id))
+            )
         except ServiceUnavailable as error:
             if not noted:
                 view.note(f"{error}; waiting for it")
@@ -127,7 +128,7 @@ async def _read_patiently(run_id: UUID, view: View) -> RunProgress:
 
 async def _listen(run_id: UUID, view: View) -> None:
     """Show the text that streaming agents generate."""
-    async for piece in arriving(connect().client.history.texts(run_id)):
+    async for piece in arriving(lambda client: client.history.texts(run_id)):
         view.add_text(piece)
 
 

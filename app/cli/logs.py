@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 from rich.text import Text
 
-from app.cli.cluster import arriving, connect, find, transaction
+from app.cli.cluster import arriving, find, transaction
 from app.cli.messages import tell
 from app.cli.output import console, json_text, printable
 from app.cli.parameters import RunId
@@ -80,7 +80,7 @@ def logs(
 
 
 async def _follow(run_id: UUID, wanted: Wanted, show: Any) -> None:
-    async for event in arriving(connect().client.history.events(run_id, 0)):
+    async for event in arriving(lambda client: client.history.events(run_id, 0)):
         if event.type != "agent_text":
             facts = {"id": event.id, "type": event.type, "at": event.at}
             _tell({**facts, "attempt": event.attempt, "data": dict(event.data)}, wanted, show)

@@ -11,6 +11,7 @@ from app.bootstrap import call_planner
 from app.cli.output import console, dollars, print_json, table
 from app.cli.run_input import File, Inputs, load_workflow, read_input
 from app.client.acceptance import Acceptance
+from app.concurrency.user_code import run_in_thread
 from app.configuration.settings import load_settings
 from app.domain.money import round_up
 from app.domain.sub_workflow import named_workflows
@@ -18,7 +19,6 @@ from app.domain.validation import validate_input
 from app.domain.workflow import Workflow
 from app.planning.forecast import UNREAD_TOKENS, AgentForecast, Forecast, forecast
 from app.planning.time_bounds import TimeBound, time_bounds
-from app.tools.threads import run_in_thread
 
 COLUMNS = (
     *("level>", "agent", "model", "calls>", "at most>", "input tokens>", "output tokens>"),

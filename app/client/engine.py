@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from app.bootstrap import connected_settings
+from app.client.client import Client
 from app.client.process import process, transaction
 from app.client.run import Run
 from app.domain.policies import EngineConfig, RateLimitConfig
@@ -61,7 +62,7 @@ class OrchestrationEngine:
             WorkflowError: If the workflow is not acceptable. This is a ValueError.
         """
         prepared = self._with_retry_policy(workflow)
-        return str(await process().loop.run_async(process().client.workflows.register(prepared)))
+        return str(await process().run_async(lambda client: client.workflows.register(prepared)))
 
     async def execute_workflow(
         self,
@@ -86,14 +87,13 @@ class OrchestrationEngine:
         """
         id_ = _workflow_uuid(workflow_id)
 
-        async def execute() -> Workflow:
-            client = process().client
+        async def execute(client: Client) -> Workflow:
             workflow = await client.workflows.read(id_)
             run_id = await client.runs.enqueue(workflow, input or {}, RunOptions(key=key))
             await client.runs.wait(run_id, None)
             return await client.results.workflow(run_id)
 
-        return await process().loop.run_async(execute())
+        return await process().run_async(execute)
 
     async def execute_multiple_workflows(self, workflow_ids: Sequence[str]) -> list[Workflow]:
         """Execute registered workflows at the same time; return results in the order of the ids."""
@@ -162,7 +162,7 @@ def _refuse_contradictions(config: EngineConfig, provider: str) -> None:
     defaults = EngineConfig()
     if config.rate_limit_config is not None:
         # If an operator has stored limits, workers use these limits, not the limits of the file.
-        table = process().loop.run(process().client.limits.read())
+        table = process().run(lambda client: client.limits.read())
         _, stored = table.resolve(provider, "")
         for field in fields(RateLimitConfig):
             wanted = getattr(config.rate_limit_config, field.name)

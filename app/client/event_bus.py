@@ -66,7 +66,7 @@ class EventBus:
         """
         events = _live(group, consumer, after, stale_s)
         try:
-            yield from process().iterate(events)
+            yield from process().iterate(lambda _: events)
         finally:
             process().loop.run(_close(events))
 

@@ -68,7 +68,7 @@ class Run:
         Raises:
             RunConflict: If the outputs were removed (`agentchord prune`).
         """
-        return process().loop.run(process().client.results.outputs(self._id))
+        return process().run(lambda client: client.results.outputs(self._id))
 
     @property
     def context(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Run:
         Raises:
             RunConflict: If inputs and outputs were removed (`agentchord prune`).
         """
-        return process().loop.run(process().client.results.context(self._id))
+        return process().run(lambda client: client.results.context(self._id))
 
     @property
     def results(self) -> dict[str, AgentResult]:
@@ -86,12 +86,12 @@ class Run:
         The result of an agent with items includes the cost and the tokens of all its items. So a
         sum over all results must leave out either the items or that agent.
         """
-        return process().loop.run(process().client.results.by_agent(self._id))
+        return process().run(lambda client: client.results.by_agent(self._id))
 
     @property
     def record(self) -> RunRecord:
         """The stored record of the run, with all facts."""
-        return process().loop.run(process().client.runs.read(self._id))
+        return process().run(lambda client: client.runs.read(self._id))
 
     def wait(self, timeout: float | None = None) -> WorkflowStatus:
         """Wait until the run has ended.
@@ -106,13 +106,12 @@ class Run:
             WaitTimeout: If the run has not ended after ``timeout`` seconds; the run then goes on.
                 This is a TimeoutError.
         """
-        return process().loop.run(process().client.runs.wait(self._id, timeout)).status
+        return process().run(lambda client: client.runs.wait(self._id, timeout)).status
 
     async def wait_async(self, timeout: float | None = None) -> WorkflowStatus:  # noqa: ASYNC109
         """Do the same as ``wait``, for a caller on an event loop."""
-        return (
-            await process().loop.run_async(process().client.runs.wait(self._id, timeout))
-        ).status
+        ended = await process().run_async(lambda client: client.runs.wait(self._id, timeout))
+        return ended.status
 
     def events(self, after: int | None = 0) -> Iterator[Event]:
         """Follow the run's history and the live texts of streaming agents, until the run has ended.
@@ -127,7 +126,8 @@ class Run:
         Raises:
             ValueError: If ``after`` is not the id of an event.
         """
-        return process().iterate(process().client.history.events(self._id, checked_after(after)))
+        last_seen = checked_after(after)
+        return process().iterate(lambda client: client.history.events(self._id, last_seen))
 
     def cancel(self, reason: str = "cancelled by the user") -> bool:
         """Stop the run; calls in flight are closed, and no new call starts.
@@ -135,7 +135,7 @@ class Run:
         Returns:
             Whether the run was still going; a second call is harmless.
         """
-        return process().loop.run(process().client.control.cancel(self._id, reason))
+        return process().run(lambda client: client.control.cancel(self._id, reason))
 
     def pause(self) -> bool:
         """Pause the run until it is resumed.
@@ -146,11 +146,11 @@ class Run:
         Returns:
             Whether the run was going; a second call is harmless.
         """
-        return process().loop.run(process().client.control.pause(self._id))
+        return process().run(lambda client: client.control.pause(self._id))
 
     def resume(self) -> bool:
         """Continue the paused run; return whether the run was paused."""
-        return process().loop.run(process().client.control.resume(self._id))
+        return process().run(lambda client: client.control.resume(self._id))
 
     def retry_failed(self, cost_budget: float | None = None) -> bool:
         """Repeat the failed and the cancelled agents of the ended run; results and costs stay.
@@ -167,7 +167,7 @@ class Run:
         Raises:
             RunConflict: If the run's input has been removed, or if the budget would be lowered.
         """
-        return process().loop.run(process().client.control.retry_failed(self._id, cost_budget))
+        return process().run(lambda client: client.control.retry_failed(self._id, cost_budget))
 
     def rerun(self, agent: str) -> "Run":
         """Start a new run that repeats an agent and all agents that depend on this agent.
@@ -182,11 +182,11 @@ class Run:
             WorkflowError: If the run has no agent of that name.
             RunConflict: If the run is still going, or if the run's input has been removed.
         """
-        return Run(process().loop.run(process().client.control.rerun(self._id, agent)))
+        return Run(process().run(lambda client: client.control.rerun(self._id, agent)))
 
     def to_workflow(self) -> Workflow:
         """Return the workflow of this run, with the run's status, cost and results."""
-        return process().loop.run(process().client.results.workflow(self._id))
+        return process().run(lambda client: client.results.workflow(self._id))
 
 
 def enqueue(
@@ -221,7 +221,7 @@ def enqueue(
         ServiceUnavailable: If Postgres cannot be reached; in this case nothing is stored.
     """
     options = RunOptions(weight=weight, tenant=tenant, key=key)
-    return Run(process().loop.run(process().client.runs.enqueue(workflow, input or {}, options)))
+    return Run(process().run(lambda client: client.runs.enqueue(workflow, input or {}, options)))
 
 
 async def enqueue_async(
@@ -234,8 +234,10 @@ async def enqueue_async(
 ) -> Run:
     """Do the same as ``enqueue``, for a caller on an event loop, such as a FastAPI route."""
     options = RunOptions(weight=weight, tenant=tenant, key=key)
-    enqueued = process().client.runs.enqueue(workflow, input or {}, options)
-    return Run(await process().loop.run_async(enqueued))
+    id_ = await process().run_async(
+        lambda client: client.runs.enqueue(workflow, input or {}, options)
+    )
+    return Run(id_)
 
 
 def _uuid(id_: str | UUID) -> UUID:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+from app.concurrency.user_code import UserCodeFailed, call
 from app.errors import ConfigurationError
 
 
@@ -41,13 +42,12 @@ def load_function(setting: str, path: str) -> Callable[..., Any]:
     """
     module, _, name = path.partition(":")
     try:
-        function = getattr(import_module(module), name)
-    # The operator's module may raise any error while it is imported, or call sys.exit().
-    except (Exception, SystemExit) as error:
+        function = call(lambda: getattr(import_module(module), name))
+    except UserCodeFailed as error:
         raise ConfigurationError(
-            f"{setting}: {path!r} cannot be imported ({type(error).__name__}: {error}): write "
+            f"{setting}: {path!r} cannot be imported ({error}): write "
             "package.module:function, and put its folder on PYTHONPATH"
-        ) from error
+        ) from error.error
     if not callable(function):
         raise ConfigurationError(
             f"{setting}: {path!r} is a {type(function).__name__}, not a function"

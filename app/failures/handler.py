@@ -13,6 +13,14 @@ from typing import Any
 
 import structlog
 
+from app.concurrency.user_code import (
+    TookTooLong,
+    UserCodeFailed,
+    call,
+    message_of,
+    traceback_of,
+    within,
+)
 from app.domain.agent import Agent, AgentResult
 from app.domain.outcome import AgentCounts, failure_reason
 from app.domain.retry import RetryPolicy
@@ -24,10 +32,11 @@ from app.failures.decisions import Fail, Retry, decide
 #: A function or coroutine function. It is called with an agent that has failed for good, and with
 #: the agent's result.
 OnFailure = Callable[[Agent, AgentResult], Any]
-#: Starts a function that may block; returns an awaitable that ends when the function ends.
-InThread = Callable[[Callable[[], Any]], Any]
 CALLBACK_TIMEOUT_S = 30.0
 CALLBACKS_AT_ONCE = 8
+#: The end of a longer message is not stored. It is cut after the secrets are hidden, because no
+#: half of a secret may be stored.
+MAX_ERROR_CHARS = 2000
 
 log = structlog.get_logger(__name__)
 
@@ -47,8 +56,6 @@ class FailureHandler:
         default_policy: Retry policy of agents that have no policy of their own.
         on_failure: This callback is called once for every agent that fails for good. Errors of the
             callback are logged.
-        in_thread: Runs a callback that is not a coroutine function; the default is the loop's
-            executor.
         redact: Removes secrets from an error message.
     """
 
@@ -57,13 +64,11 @@ class FailureHandler:
         default_policy: RetryPolicy | None = None,
         on_failure: OnFailure | None = None,
         *,
-        in_thread: InThread | None = None,
         redact: Callable[[str], str] = str,
     ) -> None:
         self._redact = redact
         self._default_policy = default_policy or RetryPolicy()
         self._on_failure = on_failure
-        self._in_thread = in_thread or asyncio.to_thread
         self._telling: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(CALLBACKS_AT_ONCE)
         self._counts: Counter[str] = Counter()
@@ -96,7 +101,7 @@ class FailureHandler:
 
     def text_of(self, error: Exception) -> str:
         """Return an error's message without secrets, for the history and for callers."""
-        return self._redact(str(error) or type(error).__name__)
+        return self._redact(message_of(error))[:MAX_ERROR_CHARS] or type(error).__name__
 
     def handle_failure(
         self, agent: Agent, result: AgentResult, policy: RetryPolicy | None = None
@@ -161,15 +166,9 @@ class FailureHandler:
         async with self._turns:
             self._counts["callbacks"] += 1
             try:
-                async with asyncio.timeout(CALLBACK_TIMEOUT_S):
-                    if inspect.iscoroutinefunction(callback):
-                        await callback(agent, result)
-                    else:
-                        await self._in_thread(partial(callback, agent, result))
-            except Exception:
-                # No error of the user's code may harm the agent or the worker.
-                self._counts["callbacks_failed"] += 1
-                log.exception("on_failure_failed", agent=agent.name)
+                await within(partial(callback, agent, result), timeout_s=CALLBACK_TIMEOUT_S)
+            except (UserCodeFailed, TookTooLong) as failed:
+                self._callback_failed(agent, failed)
 
     def _run_callback(self, agent: Agent, result: AgentResult) -> None:
         """Call ``on_failure`` for a caller that is not a coroutine."""
@@ -186,10 +185,13 @@ class FailureHandler:
             return
         self._counts["callbacks"] += 1
         try:
-            callback(agent, result)
-        except Exception:
-            self._counts["callbacks_failed"] += 1
-            log.exception("on_failure_failed", agent=agent.name)
+            call(partial(callback, agent, result))
+        except UserCodeFailed as failed:
+            self._callback_failed(agent, failed)
+
+    def _callback_failed(self, agent: Agent, failed: UserCodeFailed | TookTooLong) -> None:
+        self._counts["callbacks_failed"] += 1
+        log.error("on_failure_failed", agent=agent.name, exception=traceback_of(failed))
 
 
 def _class_of(result: AgentResult) -> FailureClass:

@@ -1,24 +1,22 @@
 """Function agents, which call a sync or async Python function of a module that the workers load."""
 
 import importlib
-import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, NoReturn
 
+from app.concurrency.user_code import UserCodeFailed, call, result_of, run_in_thread
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import AgentError, FunctionFailed, UnknownFunction
 from app.kinds.arguments import Arguments
 from app.kinds.base import AgentContext, Config
 from app.kinds.config import check_keys, refuse
 from app.tools.exports import exports_of, is_private
-from app.tools.threads import run_in_thread
 
 GROUP = "agentchord.functions"
 KEYS = ("function", "arguments")
-MAX_REASON_CHARS = 2000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,19 +73,18 @@ class FunctionKind:
             self._found[path] = await run_in_thread(partial(self._load, path))
         function = self._found[path]
         inputs = {**context.inputs, **context.config.get("arguments", {})}
-        call = partial(function.call, **function.arguments.bind(inputs, context))
-        if inspect.iscoroutinefunction(function.call):
-            return await await_safely(call, path)
-        result = await run_in_thread(partial(call_safely, call, path))
-        # A decorator may have wrapped an async function in a sync function, which returns an
-        # awaitable.
-        return await await_safely(lambda: result, path) if inspect.isawaitable(result) else result
+        try:
+            # The types of the parameters may have validators of their own.
+            arguments = call(partial(function.arguments.bind, inputs, context))
+            return await result_of(partial(function.call, **arguments))
+        except UserCodeFailed as error:
+            raise_as_agent_error(path, error)
 
     def _load(self, path: str) -> Function:
-        call = self._import(path) if ":" in path else self._entry_point(path)
-        if not callable(call):
-            raise UnknownFunction(f"{path!r} is a {type(call).__name__}, not a function")
-        return Function(call=call, arguments=Arguments(call, path))
+        found = self._import(path) if ":" in path else self._entry_point(path)
+        if not callable(found):
+            raise UnknownFunction(f"{path!r} is a {type(found).__name__}, not a function")
+        return Function(call=found, arguments=Arguments(found, path))
 
     def _import(self, path: str) -> Any:
         module, _, name = path.partition(":")
@@ -96,13 +93,10 @@ class FunctionKind:
                 f"function {path!r} is in a module that the workers do not load: "
                 f"list {module!r} under imports: in the configuration"
             )
-        # The import of a user's module may raise any error, or call sys.exit().
         try:
-            found = importlib.import_module(module)
-        except (Exception, SystemExit) as error:
-            raise UnknownFunction(
-                f"module {module!r} cannot be imported: {type(error).__name__}: {error}"
-            ) from error
+            found = call(partial(importlib.import_module, module))
+        except UserCodeFailed as error:
+            raise UnknownFunction(f"module {module!r} cannot be imported: {error}") from error.error
         offered = exports_of(found)
         if name in offered:
             return offered[name]
@@ -123,41 +117,13 @@ class FunctionKind:
                 f"{did_you_mean(name, offered.names)}"
             )
         try:
-            return offered[name].load()
-        except (Exception, SystemExit) as error:
-            raise UnknownFunction(
-                f"function {name!r} cannot be loaded: {type(error).__name__}: {error}"
-            ) from error
+            return call(offered[name].load)
+        except UserCodeFailed as error:
+            raise UnknownFunction(f"function {name!r} cannot be loaded: {error}") from error.error
 
 
-def call_safely(call: Callable[[], Any], what: str) -> Any:
-    """Call a function of a user or a plugin.
-
-    Raises:
-        AgentError: If the function fails. An AgentError of the function stays the same; any other
-            error becomes FunctionFailed.
-    """
-    try:
-        return call()
-    except AgentError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise _failed(what, error) from error
-
-
-async def await_safely(call: Callable[[], Awaitable[Any]], what: str) -> Any:
-    """Await a function of a user or a plugin; convert errors in the way of ``call_safely``.
-
-    A SystemExit of the function would otherwise end the worker's loop.
-    """
-    try:
-        return await call()
-    except AgentError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise _failed(what, error) from error
-
-
-def _failed(what: str, error: BaseException) -> FunctionFailed:
-    reason = f"{type(error).__name__}: {error}"
-    return FunctionFailed(f"{what} failed: {reason[:MAX_REASON_CHARS]}")
+def raise_as_agent_error(what: str, failed: UserCodeFailed) -> NoReturn:
+    """Raise the error of an agent whose code failed: its own ``AgentError``, or FunctionFailed."""
+    if isinstance(failed.error, AgentError):
+        raise failed.error from None
+    raise FunctionFailed(f"{what} failed: {failed}") from failed.error

@@ -1,11 +1,14 @@
 """The kinds of agents: the built-in kinds, and the kinds of installed packages."""
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 
 from pydantic import SecretStr
 
+from app.concurrency.user_code import UserCodeFailed, call
+from app.domain.agent import Agent
 from app.domain.kinds import FUNCTION, HTTP, LLM, WORKFLOW
 from app.domain.suggestions import did_you_mean, listed
 from app.domain.workflow import Workflow
@@ -80,14 +83,9 @@ class KindRegistry:
                     f"agent {agent.name!r}: {error}", field=f"{field}.kind"
                 ) from error
             try:
-                kind.validate(agent.config)
-            except WorkflowError as error:
-                path = f"{field}.{error.field or 'config'}"
-                raise WorkflowError(f"agent {agent.name!r}: {error}", field=path) from error
-            except ValueError as error:
-                raise WorkflowError(
-                    f"agent {agent.name!r}: config: {error}", field=f"{field}.config"
-                ) from error
+                call(partial(kind.validate, agent.config))
+            except UserCodeFailed as failed:
+                raise _refusal(agent, field, failed) from failed.error
 
     def _load(self, name: str) -> AgentKind:
         offered = entry_points(group=GROUP)
@@ -97,14 +95,10 @@ class KindRegistry:
                 f"there is no kind {name!r} of agents here (known: {listed(dict.fromkeys(known))})"
                 f"{did_you_mean(name, known)}"
             )
-        # The import of a plugin's package may raise any error.
         try:
-            found = offered[name].load()
-            return _as_kind(name, found() if isinstance(found, type) else found)
-        except (Exception, SystemExit) as error:
-            raise UnknownFunction(
-                f"kind {name!r} cannot be loaded: {type(error).__name__}: {error}"
-            ) from error
+            return call(lambda: _as_kind(name, offered[name].load()))
+        except UserCodeFailed as error:
+            raise UnknownFunction(f"kind {name!r} cannot be loaded: {error}") from error.error
 
 
 class _Callable:
@@ -118,7 +112,22 @@ class _Callable:
             refuse(key, "is not a setting of this kind, because this kind has no settings")
 
 
+def _refusal(agent: Agent, field: str, failed: UserCodeFailed) -> WorkflowError:
+    """Return the refusal of an agent whose settings its kind does not accept."""
+    match failed.error:
+        case WorkflowError(field=path) as error:
+            where = path or "config"
+            return WorkflowError(f"agent {agent.name!r}: {error}", field=f"{field}.{where}")
+        case ValueError() as error:
+            problem = str(error)
+        case _:
+            problem = f"the kind {agent.kind!r} failed to check it: {failed}"
+    return WorkflowError(f"agent {agent.name!r}: config: {problem}", field=f"{field}.config")
+
+
 def _as_kind(name: str, found: Any) -> AgentKind:
+    if isinstance(found, type):
+        found = found()
     if callable(getattr(found, "run", None)) and callable(getattr(found, "validate", None)):
         kind: AgentKind = found
         return kind

@@ -6,8 +6,6 @@ provider rejects a token, the call waits for a new token and is sent once more.
 """
 
 import asyncio
-import contextlib
-import inspect
 import math
 import re
 import time
@@ -19,6 +17,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from app.concurrency.user_code import TookTooLong, UserCodeFailed, call, message_of, within
 from app.domain.usage import Partial, Usage
 from app.errors import AuthenticationFailed, CredentialsFailed
 from app.llm.credentials import Authorization, NotCredentials, read_credentials
@@ -58,14 +57,11 @@ class CredentialCache:
             runs in a thread.
         path: Path of the function, for messages.
         provider: Name of the provider.
-        in_thread: Runs a function in a thread, and returns its result.
         clock: Returns the time in seconds.
         time_limit_s: Seconds that a call of the function may take.
 
     Example:
-        cache = CredentialCache(
-            token, path="acme.cloud:token", provider="vertex", in_thread=run_in_thread
-        )
+        cache = CredentialCache(token, path="acme.cloud:token", provider="vertex")
         client = OpenAIClient("none", base_url=url, provider="vertex", credentials=cache)
     """
 
@@ -75,14 +71,12 @@ class CredentialCache:
         *,
         path: str,
         provider: str,
-        in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
         clock: Callable[[], float] = time.monotonic,
         time_limit_s: float = TIME_LIMIT_S,
     ) -> None:
         self._function = function
         self._path = path
         self._provider = provider
-        self._in_thread = in_thread
         self._clock = clock
         self._time_limit_s = time_limit_s
         self._held: Authorization | None = None
@@ -185,19 +179,16 @@ class CredentialCache:
 
         No error of the function is chained, because the text of the error may have the token.
         """
-        call = asyncio.ensure_future(self._call())
-        call.add_done_callback(_take_note)
+        problem = None
         try:
-            await asyncio.wait({call}, timeout=self._time_limit_s)
-        finally:
-            call.cancel()
-        if not call.done():
-            raise self._failed(CredentialsFailed, f"took longer than {self._time_limit_s:g} s")
-        if call.cancelled():
-            raise self._failed(CredentialsFailed, "was cancelled")
-        if error := call.exception():
-            raise self._failed(CredentialsFailed, f"raised {_shown(error)}")
-        found = _read(call.result())
+            returned = await within(self._function, timeout_s=self._time_limit_s)
+        except TookTooLong:
+            problem = f"took longer than {self._time_limit_s:g} s"
+        except UserCodeFailed as failed:
+            problem = f"raised {_shown(failed.error)}"
+        if problem:
+            raise self._failed(CredentialsFailed, problem)
+        found = _read(returned)
         if isinstance(found, str):
             raise self._failed(AuthenticationFailed, found)
         if found.lifetime_s <= 0:
@@ -205,16 +196,6 @@ class CredentialCache:
                 CredentialsFailed, "returned an expired token, by this machine's clock"
             )
         return found
-
-    async def _call(self) -> Any:
-        try:
-            if inspect.iscoroutinefunction(self._function):
-                return await self._function()
-            found = await self._in_thread(self._function)
-            return await found if inspect.isawaitable(found) else found
-        except (SystemExit, KeyboardInterrupt) as error:
-            # These errors would end the loop.
-            raise RuntimeError(type(error).__name__) from None
 
     def _failed(self, kind: type[AuthenticationFailed], problem: str) -> AuthenticationFailed:
         return kind(
@@ -241,12 +222,11 @@ class KeyOnly:
 
 def _read(found: Any) -> Authorization | str:
     """Return the credentials in a returned value, or the reason why the value has none."""
-    try:
-        return read_credentials(found)
-    except NotCredentials as error:
-        return str(error)
-    except Exception:  # noqa: BLE001 the value may be an object of the operator's own
-        return "returned a value that cannot be read"
+    try:  # the value may be an object of the operator's own
+        return call(partial(read_credentials, found))
+    except UserCodeFailed as failed:
+        known = isinstance(failed.error, NotCredentials)
+        return str(failed.error) if known else "returned a value that cannot be read"
 
 
 def _with(request: Request, authorization: Authorization) -> Request:
@@ -273,17 +253,9 @@ async def _free(
         raise
 
 
-def _take_note(call: "asyncio.Future[Any]") -> None:
-    """Take the error of a call that nobody waits for; asyncio would log the error's text."""
-    if not call.cancelled():
-        call.exception()
-
-
 def _shown(error: BaseException) -> str:
     """Return the class and the text of an error, without anything that may be a token."""
-    text = ""
-    with contextlib.suppress(Exception):  # the class may be the operator's own
-        text = " ".join(_SERIES.sub(_hidden, without_learned(str(error))).split())
+    text = " ".join(_SERIES.sub(_hidden, without_learned(message_of(error))).split())
     return f"{type(error).__name__}: {text[:_MAX_MESSAGE_CHARS]}".removesuffix(": ")
 
 

@@ -2,9 +2,10 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
+from app.concurrency.user_code import UserCodeFailed, call
 from app.domain.server_tools import OPTIONS, SERVER
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import ConfigurationError, ToolError
@@ -100,11 +101,10 @@ class ToolRegistry:
 
 def _tools_of(module: str) -> list[Tool]:
     try:
-        found = importlib.import_module(module)
-    # A user's module may raise any error while it is imported, or call sys.exit().
-    except (Exception, SystemExit) as error:
+        found = call(partial(importlib.import_module, module))
+    except UserCodeFailed as error:
         raise ConfigurationError(
-            f"imports: module {module!r} cannot be imported ({type(error).__name__}: {error}): "
+            f"imports: module {module!r} cannot be imported ({error}): "
             "check that its folder is on PYTHONPATH"
-        ) from error
+        ) from error.error
     return [value for value in exports_of(found).values() if isinstance(value, Tool)]

@@ -4,12 +4,13 @@ import asyncio
 import functools
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, overload
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
+from app.concurrency.user_code import TookTooLong, UserCodeFailed, call, run_in_thread, within
 from app.domain.bounds import YEAR_S, Bounds, find_problem
 from app.domain.json_text import read_json, write_json
 from app.domain.suggestions import shortened
@@ -21,7 +22,6 @@ from app.tools.schema import (
     given_arguments,
     json_schema,
 )
-from app.tools.threads import run_in_thread
 
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_OUTPUT_BYTES = 100_000
@@ -35,13 +35,6 @@ BOUNDS = {
 }
 # The tool names that both providers accept.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-class _Outcome(NamedTuple):
-    """Result or error of one try of a function."""
-
-    text: str = ""
-    error: BaseException | None = None
 
 
 class ToolOutput(NamedTuple):
@@ -110,7 +103,6 @@ class Tool:
         self.idempotent = idempotent
         self.max_output_bytes = max_output_bytes
         self._more = more
-        self._abandoned: set[asyncio.Task[_Outcome]] = set()
         if found := find_problem(vars(self), BOUNDS):
             raise WorkflowError(f"tool {self.name!r}: {' '.join(found)}")
         if not _NAME.fullmatch(self.name) and self.name != "<lambda>":
@@ -180,11 +172,14 @@ class Tool:
         try:
             # Pydantic alone would also accept NaN, and would read 1e400 as infinity.
             read = write_json(read_json(arguments or "{}", "arguments"))
-            given = given_arguments(self._arguments.model_validate_json(read))
+            # The types of the parameters may have validators of their own.
+            given = call(lambda: given_arguments(self._arguments.model_validate_json(read)))
         except InvalidJson as error:
             return ToolOutput(f"{self.name} was not run: {error}", is_error=True)
-        except ValidationError as error:
-            return ToolOutput(f"{self.name} was not run: {_problems(error)}", is_error=True)
+        except UserCodeFailed as failure:
+            cause = failure.error
+            problem = _problems(cause) if isinstance(cause, ValidationError) else str(failure)
+            return ToolOutput(f"{self.name} was not run: {problem}", is_error=True)
         for failed in range(self.retries):
             output = await self._try(given, limit)
             if not output.is_error:
@@ -197,25 +192,15 @@ class Tool:
         return arguments_model(self.function, self.name)
 
     async def _try(self, given: Mapping[str, Any], limit: int) -> ToolOutput:
-        # The try runs in a task of its own. The task can be abandoned if a function refuses to be
-        # cancelled.
-        task = asyncio.create_task(_outcome(self._run(given)), name=f"tool {self.name}")
-        self._abandoned.add(task)
-        task.add_done_callback(self._abandoned.discard)
         try:
-            done, _ = await asyncio.wait({task}, timeout=self.timeout_s)
-        except BaseException:
-            task.cancel()
-            raise
-        if not done:
-            task.cancel()
+            text = await within(functools.partial(self._run, given), timeout_s=self.timeout_s)
+        except TookTooLong:
             return ToolOutput(f"{self.name} took longer than {self.timeout_s:g} s", is_error=True)
-        text, error = task.result()
-        if isinstance(error, ToolError):
-            raise error
-        if error is not None:
-            text = f"{self.name} failed: {type(error).__name__}: {_message(error)}"
-        return ToolOutput(cut(text, limit), is_error=error is not None)
+        except UserCodeFailed as failed:
+            if isinstance(failed.error, ToolError):
+                raise failed.error from None
+            return ToolOutput(cut(f"{self.name} failed: {failed}", limit), is_error=True)
+        return ToolOutput(cut(text, limit), is_error=False)
 
     async def _run(self, given: Mapping[str, Any]) -> str:
         if inspect.iscoroutinefunction(self.function):
@@ -291,28 +276,6 @@ def cut(text: str, max_bytes: int) -> str:
     if len(kept) == len(text):
         return text
     return f"{kept}\n[cut: these are the first {len(kept):,} of {len(text):,} characters]"
-
-
-async def _outcome(run: Coroutine[Any, Any, str]) -> _Outcome:
-    try:
-        return _Outcome(text=await run)
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        return _Outcome(error=error)  # the function itself raised this error
-    except GeneratorExit:
-        raise
-    # The model gets every error of a tool, including sys.exit().
-    except BaseException as error:  # noqa: BLE001
-        return _Outcome(error=error)
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as odd:  # noqa: BLE001  str() of a tool's own exception may fail, too
-        return f"(its message cannot be read: {type(odd).__name__})"
 
 
 def _as_text(result: Any) -> str:

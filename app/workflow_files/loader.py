@@ -4,10 +4,12 @@ import importlib
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from app.concurrency.user_code import UserCodeFailed, call
 from app.configuration.settings import load_settings
 from app.documents.files import Document, Place, place_of, read_document
 from app.domain.agent import Agent
@@ -236,10 +238,9 @@ def _import(path: Path, file: str) -> ModuleType:
         sys.path.insert(0, str(root))
     importlib.invalidate_caches()
     try:
-        module = importlib.import_module(name)
-    # Every error of the user's own code, including sys.exit(), counts as an error of the file.
-    except (Exception, SystemExit) as error:
-        raise _import_error(error, path, file) from error
+        module = call(partial(importlib.import_module, name))
+    except UserCodeFailed as failed:
+        raise _import_error(failed, path, file) from failed.error
     if Path(module.__file__ or "").resolve() != path:
         raise WorkflowFileError(
             f"cannot be imported as {name!r}, which is {module.__file__ or 'built in'}: "
@@ -249,7 +250,8 @@ def _import(path: Path, file: str) -> ModuleType:
     return module
 
 
-def _import_error(error: BaseException, path: Path, file: str) -> WorkflowFileError:
+def _import_error(failed: UserCodeFailed, path: Path, file: str) -> WorkflowFileError:
+    error = failed.error
     line = error.lineno if isinstance(error, SyntaxError) else None
     trace = error.__traceback__
     while trace is not None:
@@ -257,5 +259,5 @@ def _import_error(error: BaseException, path: Path, file: str) -> WorkflowFileEr
             line = trace.tb_lineno
         trace = trace.tb_next
     known = isinstance(error, WorkflowError)
-    problem = str(error) if known else f"cannot be imported: {type(error).__name__}: {error}"
+    problem = str(error) if known else f"cannot be imported: {failed}"
     return WorkflowFileError(problem, file=file, line=line)

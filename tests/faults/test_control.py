@@ -317,4 +317,4 @@ def test_a_client_that_dies_right_after_its_commit_is_not_needed_any_more(watche
 
 def in_one_transaction(step: Callable[..., Any]) -> bool:
     """Commit a step of control without the messages that follow it."""
-    return bool(process().loop.run(process().client.transaction(step)))
+    return bool(process().run(lambda client: client.transaction(step)))

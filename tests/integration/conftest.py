@@ -47,9 +47,9 @@ async def client(
     """A client of everything on the test's own loop."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
-    connected_settings.cache_clear()
+    connected_settings.forget()
     lead_celery_to(redis_url)
     client = Client(build_platform(application_name="agentchord test"))
     yield client
     await client.close()
-    connected_settings.cache_clear()
+    connected_settings.forget()

@@ -114,7 +114,7 @@ async def watched(
     """A healthy cluster with a few events of every kind."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
-    connected_settings.cache_clear()
+    connected_settings.forget()
     platform = build_platform(application_name="test")
     client = Client(platform)
     found = Watched(cluster, platform, client, client.live_state)
@@ -130,7 +130,7 @@ async def watched(
     found.history.pages += [(60.0 * minute, page) for minute in range(BEFORE)]
     yield found
     await client.close()
-    connected_settings.cache_clear()
+    connected_settings.forget()
 
 
 async def _nearly_spent(watched: Watched) -> None:

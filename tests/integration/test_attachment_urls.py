@@ -11,11 +11,11 @@ import pytest
 from aiohttp import web
 
 from app.attachments.reader import AttachmentReader
+from app.concurrency.user_code import run_in_thread
 from app.configuration.sections import AttachmentSettings
 from app.domain.attachments import Source
 from app.errors import AddressRefused, AttachmentRefused, DownloadFailed, HostUnknown
 from app.llm.parts import Part, part_of
-from app.tools.threads import run_in_thread
 from tests.support.http_server import serving_on_a_port
 from tests.support.media import pdf, png
 

@@ -26,7 +26,7 @@ UNKNOWN = UUID(int=7)
 async def test_two_clients_of_one_loop_work_on_the_same_runs(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "_process", None)  # calling it fails
+    monkeypatch.setattr(process, "process", None)  # calling it fails
     other = Client(build_platform(application_name="agentchord other"))
     run_id = await client.runs.enqueue(WORKFLOW, INPUT, RunOptions(key="pair-1"))
 

@@ -21,7 +21,6 @@ from app.llm.credential_cache import CredentialCache
 from app.llm.openai import OpenAIClient
 from app.telemetry.logging import configure_logging
 from app.telemetry.redaction import Redactor
-from app.tools.threads import run_in_thread
 from tests.support.token_server import TokenServer, token_server
 
 pytestmark = pytest.mark.anyio
@@ -64,9 +63,7 @@ class Caller:
     """A client of the server whose tokens come from a function."""
 
     def __init__(self, protocol: str, url: str, function: Callable[[], Any], **cache: Any) -> None:
-        credentials = CredentialCache(
-            function, path="acme.cloud:token", provider="acme", in_thread=run_in_thread, **cache
-        )
+        credentials = CredentialCache(function, path="acme.cloud:token", provider="acme", **cache)
         kind, end = (OpenAIClient, "/v1") if protocol == "openai" else (AnthropicClient, "")
         self.model = MODELS[protocol]
         self.texts: list[str] = []

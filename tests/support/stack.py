@@ -6,7 +6,6 @@ has the stack, this process is a client of the stack, too. So ``enqueue`` and
 the simulator's ledger.
 """
 
-import atexit
 import os
 import socket
 import subprocess
@@ -226,7 +225,7 @@ def stack(running_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sta
 
     for name, value in running_stack.environment.items():
         monkeypatch.setenv(name, value)
-    connected_settings.cache_clear()
+    connected_settings.forget()
     lead_celery_to(running_stack.urls.redis_url)
     running_stack.simulator.reset()
     (before,) = running_stack.sql("SELECT coalesce(max(id), 0) AS id FROM cost_entries")
@@ -254,7 +253,7 @@ def client_of(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     _close_client()
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
-    connected_settings.cache_clear()
+    connected_settings.forget()
     lead_celery_to(stack.urls.redis_url)
     yield
     _close_client()
@@ -278,13 +277,9 @@ def lead_celery_to(redis_url: str) -> None:
 
 def _close_client() -> None:
     """Close this process's client before its services end."""
-    from app.client.process import _process, process
+    from app.client.process import close_process
 
-    if _process.cache_info().currsize:
-        client = process()
-        _process.cache_clear()
-        atexit.unregister(client.close)
-        client.close(os.getpid())
+    close_process()
 
 
 def search_path() -> str:

@@ -1,23 +1,17 @@
 """The execution of agents that ask no model: their inputs, deadlines and stops."""
 
-import asyncio
-import inspect
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import structlog
-
+from app.concurrency.user_code import TookTooLong, UserCodeFailed, result_of, within
 from app.errors import AgentTimeout
 from app.kinds.base import AgentContext, AgentKind
-from app.kinds.functions import await_safely, call_safely
+from app.kinds.functions import raise_as_agent_error
 from app.kinds.outputs import json_output
 from app.kinds.registry import KindRegistry
-from app.tools.threads import run_in_thread
 from workers.inflight import Phase
 from workers.jobs import Job
-
-log = structlog.get_logger(__name__)
 
 
 class KindAgents:
@@ -53,7 +47,6 @@ class KindAgents:
             AgentError: The subclass names the cause.
         """
         agent = job.agent
-        kind = self._kinds.get(agent.kind)
         context = AgentContext(
             agent=agent.name,
             module=agent.module,
@@ -68,34 +61,21 @@ class KindAgents:
             max_output_bytes=self._max_output_bytes,
         )
         job.lease.enter(Phase.CALLING)
-        work = asyncio.create_task(_work(kind, context), name=f"agent {agent.name}")
+        kind = self._kinds.get(agent.kind)
         try:
-            # asyncio.timeout would wait for code that swallows the cancellation.
-            done, _ = await asyncio.wait({work}, timeout=agent.timeout)
-        finally:
-            if not work.done():
-                work.add_done_callback(_forget)
-                work.cancel()
-        if not done:
+            return await within(partial(_work, kind, context), timeout_s=agent.timeout)
+        except TookTooLong:
             raise AgentTimeout(
                 f"agent {agent.name!r} was still at work after {agent.timeout:g} s: "
                 "raise its timeout or give it less to do"
-            )
-        return work.result()
+            ) from None
+        except UserCodeFailed as error:
+            raise_as_agent_error(agent.name, error)
 
 
 async def _work(kind: AgentKind, context: AgentContext) -> Any:
-    call = partial(kind.run, context)
-    if inspect.iscoroutinefunction(kind.run):
-        output = await await_safely(call, context.agent)
-    else:
-        output = await run_in_thread(partial(call_safely, call, context.agent))
-    return await run_in_thread(
+    output = await result_of(partial(kind.run, context))
+    # The output may be an object of a user's class, which pydantic writes as JSON.
+    return await result_of(
         partial(json_output, output, agent=context.agent, max_bytes=context.max_output_bytes)
     )
-
-
-def _forget(work: "asyncio.Task[Any]") -> None:
-    """Drop the result of an agent that was stopped; log the agent's error."""
-    if not work.cancelled() and (error := work.exception()) is not None:
-        log.debug("abandoned_agent_failed", error=str(error))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.concurrency.user_code import run_in_thread
 from app.domain.agent import Agent
 from app.domain.answer_text import bare_json, json_in_prose
 from app.domain.json_text import read_json
@@ -12,7 +13,6 @@ from app.errors import InvalidJson, OutputInvalid, ResultTooLarge
 from app.llm.base import LLMResponse
 from app.llm.tokens import text_bytes
 from app.registration.output_schemas import find_schema_problem
-from app.tools.threads import run_in_thread
 from workers.agents.answer_ends import CUT
 
 #: Longer answers are read in a thread, so that the process's other agents go on meanwhile.

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import TypedDict
 
+from app.concurrency.user_code import run_in_thread
 from app.configuration.sections import HttpTools
 from app.domain.suggestions import shortened
 from app.outbound.fetching import Fetcher, WebAnswer, WebRequest
 from app.tools.readable import readable_text
-from app.tools.threads import run_in_thread
 from app.tools.tool import Tool
 
 FIRST_ERROR = 400

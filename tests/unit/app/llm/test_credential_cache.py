@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from app.errors import AuthenticationFailed, CredentialsFailed
 from app.llm.credential_cache import CredentialCache
-from app.tools.threads import run_in_thread
 from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
@@ -53,9 +52,7 @@ class Source:
 
 
 def cache_of(function: Callable[[], Any], **arguments: Any) -> CredentialCache:
-    return CredentialCache(
-        function, path="acme.cloud:token", provider="vertex", in_thread=run_in_thread, **arguments
-    )
+    return CredentialCache(function, path="acme.cloud:token", provider="vertex", **arguments)
 
 
 async def token_of(cache: CredentialCache) -> str:
@@ -257,7 +254,9 @@ class OddDict(dict[str, Any]):
 
 
 async def test_objects_that_cannot_be_read_become_failures_too() -> None:
-    with pytest.raises(CredentialsFailed, match=r"which raised OddError$"):
+    with pytest.raises(
+        CredentialsFailed, match=r"which raised OddError: \(its message cannot be read"
+    ):
         await cache_of(raising(OddError())).get()
     with pytest.raises(AuthenticationFailed, match="a value that cannot be read"):
         await cache_of(lambda: OddDict(token=TOKEN)).get()

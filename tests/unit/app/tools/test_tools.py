@@ -177,7 +177,7 @@ async def test_what_a_tool_raises_is_told_to_the_model() -> None:
         True,
     )
     assert await leave.call("{}") == ("leave failed: SystemExit: 3", True)
-    assert await iterate.call("{}") == ("iterate failed: RuntimeError: StopIteration()", True)
+    assert await iterate.call("{}") == ("iterate failed: StopIteration", True)
 
 
 async def test_a_tool_error_ends_the_agent_and_not_just_the_call() -> None:

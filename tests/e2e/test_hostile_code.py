@@ -1,0 +1,163 @@
+"""Hostile code on real workers: it ends its own attempts, and a worker that cannot work ends."""
+
+import asyncio
+import io
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, enqueue, enqueue_async
+from app.errors import error_named
+from app.local_stack.process_output import Output
+from app.local_stack.stack import worker_arguments
+from app.local_stack.supervisor import Program, Supervisor, inherited_environment
+from tests.support.hostile_code import DEEDS, EXCEPTIONS
+from tests.support.stack import Stack, client_of, run_stack, search_path
+from tests.support.waiting import wait_until_async
+
+MODULE = "tests.support.hostile_code"
+ONE_RETRY = RetryPolicy(strategy=RetryStrategy.IMMEDIATE, max_retries=1)
+FUNCTIONS = ("sync", "at_once", "after_awaits", "in_group", "wrapped", "value", "argument")
+KINDS = ("hostile", "hostile_function", "hostile_import")
+ENTRY_POINTS = f"""\
+[agentchord.agents]
+hostile = {MODULE}:Kind
+hostile_function = {MODULE}:kind
+hostile_import = hostile_import:Kind
+"""
+CONFIGURATION = f"""\
+imports: [{MODULE}, tests.support.agent_functions]
+on_failure: {MODULE}:on_failure
+engine: {{drain_grace_s: 3}}
+"""
+WAIT_S = 60.0
+PLACES = st.sampled_from([*FUNCTIONS, *KINDS])
+DONE_BY = st.sampled_from([*EXCEPTIONS, *DEEDS, "agent_error"])
+
+
+@pytest.fixture(scope="module")
+def hostile_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack with hostile code, whose only worker serves no queue of agents."""
+    folder = tmp_path_factory.mktemp("hostile")
+    about = folder / "hostile-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Name: hostile\nVersion: 1.0\n", encoding="utf-8")
+    (about / "entry_points.txt").write_text(ENTRY_POINTS, encoding="utf-8")
+    (folder / "hostile_import.py").write_text(
+        "import threading\n"
+        "class Kind:\n"
+        "    def __init__(self):\n"
+        "        if threading.current_thread().name == 'agentchord':\n"
+        "            raise KeyboardInterrupt\n"
+        "    def validate(self, config): ...\n"
+        "    def run(self, context): ...\n"
+    )
+    path = f"{folder}:{search_path()}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        with (
+            run_stack(folder, "scheduler", configuration=CONFIGURATION, PYTHONPATH=path) as stack,
+            client_of(stack, patch),
+        ):
+            yield stack
+
+
+@contextmanager
+def served(stack: Stack) -> Iterator[None]:
+    """Serve the queue of functions with one process, which must still be the same at the end."""
+    with stack.worker("function") as worker:
+        yield
+        assert worker.process.poll() is None, worker.log.read_text(errors="replace")[-5000:]
+
+
+def hostile_agent(number: int, place: str) -> Agent:
+    kind = place if place in KINDS else "function"
+    return Agent(
+        name=f"a{number}",
+        kind=kind,
+        config={"function": f"{MODULE}:{place}"} if kind == "function" else {},
+        input_mapping={"what": f"what{number}"},
+        retry_policy=ONE_RETRY,
+    )
+
+
+def harmless() -> Workflow:
+    config = {"function": "tests.support.agent_functions:where_async"}
+    return Workflow(name="harmless", agents=[Agent(name="a", kind="function", config=config)])
+
+
+def test_any_exception_at_any_place_leaves_one_counted_record_and_a_worker_that_goes_on(
+    hostile_stack: Stack,
+) -> None:
+    # Each example is a run, so no example is repeated to make it smaller.
+    @settings(max_examples=6, phases=[Phase.generate])
+    @given(st.lists(st.tuples(PLACES, DONE_BY), min_size=12, max_size=24))
+    def law(attacks: list[tuple[str, str]]) -> None:
+        agents = [hostile_agent(number, place) for number, (place, _) in enumerate(attacks)]
+        given_input = {f"what{number}": what for number, (_, what) in enumerate(attacks)}
+        workflow = Workflow(name="hostile", agents=agents, max_parallel_agents=len(agents))
+        run = enqueue(workflow, given_input)
+
+        assert run.wait(timeout=WAIT_S) == "failed"
+        assert enqueue(harmless()).wait(timeout=WAIT_S) == "completed"
+        check_attempts(hostile_stack, run, attacks)
+
+    with served(hostile_stack):
+        law()
+
+
+def check_attempts(stack: Stack, run: Run, attacks: list[tuple[str, str]]) -> None:
+    rows = stack.sql(
+        "SELECT r.name, r.status, r.retries, r.recoveries, a.outcome, a.error_class, a.error"
+        " FROM agent_runs r JOIN attempts a ON a.agent_run_id = r.id WHERE r.run_id = %s",
+        run.id,
+    )
+    attempts = Counter(row["name"] for row in rows)
+    for row in rows:
+        attack = attacks[int(row["name"].removeprefix("a"))]
+        known = error_named(row["error_class"])
+        retries = int(known is not None and known.retriable)
+        assert (row["status"], row["outcome"]) == ("failed", "failed"), (attack, row)
+        assert (row["retries"], row["recoveries"]) == (retries, 0), (attack, row)
+        assert attempts[row["name"]] == 1 + retries, (attack, row)
+        assert 0 < len(row["error"]) <= 2000, attack
+    assert len(attempts) == len(attacks)
+
+
+@pytest.mark.anyio
+async def test_a_worker_that_cannot_work_ends_with_a_status_and_is_replaced(
+    hostile_stack: Stack, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    program = Program(
+        name="worker", arguments=worker_arguments(("function",), threads=8, name="doomed")
+    )
+    supervisor = Supervisor(
+        [program],
+        environment=inherited_environment(**hostile_stack.environment),
+        output=Output(stream=io.BytesIO(), folder=tmp_path, say=said.append),
+        grace_s=10.0,
+    )
+    config = {"function": f"{MODULE}:end_process"}
+    deadly = Agent(name="a", kind="function", config=config)
+    async with supervisor:
+        for part in ("background", "heartbeat", "loop"):
+            before = supervisor.pids["worker"]
+            run = await enqueue_async(Workflow(name="deadly", agents=[deadly]), {"part": part})
+            await wait_until_async(
+                lambda: asyncio.sleep(0, supervisor.pids.get("worker", before) != before),  # noqa: B023
+                timeout_s=WAIT_S,
+                what=f"a worker without its {part} has ended and is replaced",
+            )
+            await asyncio.to_thread(run.cancel)
+        after = await enqueue_async(harmless())
+        assert await after.wait_async(timeout=WAIT_S) == "completed"
+
+    log = (tmp_path / "worker.log").read_text(encoding="utf-8", errors="replace")
+    assert [line.split(":")[0] for line in said] == ["worker ended with code 1"] * 3, log[-9000:]
+    assert log.count("worker_cannot_work") == 3

@@ -1,0 +1,208 @@
+"""Code of a hostile user: functions, a tool, a kind and a callback that raise any exception.
+
+The places and the exceptions have names, so that a test can choose them by the input of a run.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, NoReturn
+
+from pydantic import AfterValidator, BaseModel, model_serializer
+
+import app.loop_thread
+import workers.heartbeat
+from app import Agent, AgentResult, tool
+from app.domain.waits import LongWait
+from app.errors import AgentError
+from app.kinds.base import AgentContext
+
+
+class Unreadable(Exception):
+    """An exception whose methods all raise exceptions."""
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+    __repr__ = __str__
+
+    def __reduce__(self) -> NoReturn:
+        raise SystemExit
+
+
+class Strange(BaseException):
+    """An exception that is no Exception, and whose text is no plain string."""
+
+    def __str__(self) -> str:
+        class Text(str):
+            __slots__ = ()
+
+            def __getitem__(self, _: object) -> str:
+                raise GeneratorExit
+
+        return Text("strange")
+
+
+def unreadable_agent_error() -> AgentError:
+    """Return an exception of AgentChord's own tree, made by a user.
+
+    Its class is made here, because tests count all classes of the tree. So only workers call this.
+    """
+
+    class UnreadableAgentError(AgentError):
+        def __str__(self) -> str:
+            raise ValueError
+
+    return UnreadableAgentError()
+
+
+def _recursion() -> NoReturn:
+    _recursion()
+
+
+EXCEPTIONS: Mapping[str, Callable[[], BaseException]] = {
+    "error": lambda: ValueError("wrong"),
+    "interrupt": KeyboardInterrupt,
+    "exit": lambda: SystemExit(0),
+    "cancelled": asyncio.CancelledError,
+    "generator_exit": GeneratorExit,
+    "stop": StopIteration,
+    "stop_async": StopAsyncIteration,
+    "base": BaseException,
+    "memory": MemoryError,
+    "timeout": TimeoutError,
+    "group": lambda: ExceptionGroup("several", [ValueError(), TypeError()]),
+    "base_group": lambda: BaseExceptionGroup("several", [KeyboardInterrupt(), SystemExit()]),
+    "unreadable": Unreadable,
+    "strange": Strange,
+    "surrogates": lambda: ValueError("\ud800 and \x00"),
+    "large": lambda: ValueError("x" * 10_000_000),
+    "large_name": type("N" * 10_000, (Exception,), {}),
+    "long_wait": lambda: LongWait(wait_s=0.0, waits_for="nothing"),
+}
+#: These names stand for code that raises no exception of its own.
+DEEDS = ("recursion", "cancel_itself", "stop_loop", "spawn", "callback")
+
+
+def fail(what: str) -> NoReturn:
+    """Raise the exception of this name."""
+    if what == "recursion":
+        _recursion()
+    if what == "agent_error":
+        raise unreadable_agent_error()
+    error = EXCEPTIONS.get(what, RuntimeError)()
+    raise error
+
+
+async def _fail_in_task(what: str) -> None:
+    fail(what)
+
+
+async def _harm(what: str) -> NoReturn:
+    """Harm the loop in the way of this name, and raise an exception, too."""
+    loop = asyncio.get_running_loop()
+    match what:
+        case "cancel_itself":
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(60)
+        case "stop_loop":
+            loop.stop()
+            await asyncio.sleep(0)
+        case "spawn":
+            spawned = [loop.create_task(_fail_in_task(name)) for name in ("interrupt", "exit")]
+            await asyncio.wait(spawned)
+            for each in spawned:
+                each.exception()
+        case "callback":
+            loop.call_soon(fail, "interrupt")
+            await asyncio.sleep(0.01)
+    fail(what)
+
+
+def sync(what: str) -> None:
+    fail(what)
+
+
+async def at_once(what: str) -> None:
+    await _harm(what)
+
+
+async def after_awaits(what: str) -> None:
+    await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        await asyncio.sleep(0.001)
+        await _harm(what)
+
+
+async def in_group(what: str) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_fail_in_task(what))
+    fail(what)  # a group ignores the cancellation of its tasks
+
+
+def wrapped(what: str) -> Awaitable[None]:
+    """Return an awaitable, as a decorated async function does."""
+    return after_awaits(what)
+
+
+class Value(BaseModel):
+    """A returned value that cannot be written as JSON."""
+
+    what: str
+
+    @model_serializer
+    def written(self) -> str:
+        fail(self.what)
+
+
+def value(what: str) -> Value:
+    return Value(what=what)
+
+
+def argument(what: Annotated[str, AfterValidator(fail)]) -> None:
+    """Fail while the argument is checked."""
+
+
+@tool
+async def hostile_tool(what: str) -> None:
+    """Fail."""
+    await _harm(what)
+
+
+class Kind:
+    """A kind of a plugin."""
+
+    def validate(self, _config: Mapping[str, Any]) -> None:
+        """Accept all settings."""
+
+    async def run(self, context: AgentContext) -> None:
+        """Fail."""
+        await after_awaits(context.inputs["what"])
+
+
+def kind(context: AgentContext) -> None:
+    """Fail, as a kind that is a sync function."""
+    fail(context.inputs["what"])
+
+
+async def on_failure(_: Agent, result: AgentResult) -> None:
+    """Fail with the exceptions that harm a loop most, in turn."""
+    await asyncio.sleep(0)
+    fail(("interrupt", "exit", "cancelled", "unreadable")[len(result.agent_id) % 4])
+
+
+async def end_process(part: str) -> None:
+    """Make a part of the worker die, without which the worker cannot work."""
+    loop = asyncio.get_running_loop()
+    match part:
+        case "background":
+            for task in asyncio.all_tasks():
+                task.cancel()
+        case "heartbeat":
+            vars(workers.heartbeat)["renew_leases"] = sync
+        case "loop":
+            # The name is looked up between two runs of the loop, so the loop is closed there.
+            vars(app.loop_thread)["described"] = lambda _: loop.close()
+            loop.call_soon(fail, "interrupt")
+    await asyncio.sleep(60)

@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 from aiohttp import web
 
+from app.bootstrap import connected_settings, redis_url
 from app.cli.cluster import connect
 from app.errors import ConfigurationError
 from app.monitoring.exporter import Exporter
+from app.storage.redis import refuse_unsuitable
 
 PORT = 9464
 
@@ -23,6 +25,7 @@ def exporter(
     exporter reads the metrics for each request at /metrics. One exporter is enough for a cluster;
     workers serve their own metrics.
     """
+    refuse_unsuitable(redis_url(connected_settings()))
     connected = connect()
     live_state = connected.client.live_state
     readers = {"postgres": live_state.from_postgres, "redis": live_state.from_redis}

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.faults.cluster import Cluster, now
 from tests.faults.database import BACK_S, BudgetWatch
-from tests.faults.injections import FAULTS, Fault
+from tests.faults.injections import Fault, possible_faults
 from tests.faults.invariants import (
     Account,
     account_of,
@@ -113,7 +113,7 @@ def run_case(cluster: Cluster, *faults: Fault, name: str = "", seed: int = 0) ->
 
 def mix(seed: int) -> list[Fault]:
     """The faults of a random mix."""
-    real = [fault for fault in FAULTS if fault.name != "nothing"]
+    real = [fault for fault in possible_faults() if fault.name != "nothing"]
     return random.Random(seed).sample(real, FAULTS_OF_A_MIX)
 
 

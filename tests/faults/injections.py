@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from tests.faults.cluster import SCHEDULER, WORKERS, Cluster, alive
 from tests.faults.database import BACK_S
+from tests.faults.disk import may_mount
 from tests.faults.proxy import Way
 from tests.faults.scenario import AT_ONCE, BURST, Scale, tight
 from tests.faults.seams import BOUNDARIES, Orders, disturb_messages
@@ -25,6 +26,7 @@ from tests.support.waiting import wait_until
 Injection = Callable[[Cluster], AbstractContextManager[None]]
 FIVE_MINUTES_S = 300.0
 HALF = 0.5
+DISK_FULL = "disk full"
 
 
 def _at_once(_: Scale) -> float:
@@ -220,6 +222,44 @@ def terminate_connections(cluster: Cluster) -> Iterator[None]:
 
 
 @contextmanager
+def make_postgres_read_only(cluster: Cluster) -> Iterator[None]:
+    """Postgres refuses writes, in old sessions and in new ones, as a replica does."""
+    cluster.sql("ALTER SYSTEM SET default_transaction_read_only = on")
+    cluster.sql("SELECT pg_reload_conf()")
+    yield
+    cluster.sql("ALTER SYSTEM RESET default_transaction_read_only")
+    cluster.sql("SELECT pg_reload_conf()")
+
+
+@contextmanager
+def fill_disk(cluster: Cluster) -> Iterator[None]:
+    """The file system of Postgres and Redis has no free block."""
+    cluster.disk.fill()
+    yield
+    cluster.disk.free()
+
+
+@contextmanager
+def make_redis_a_replica(cluster: Cluster) -> Iterator[None]:
+    """Redis follows another server, which does not answer, and refuses all writes."""
+    with cluster.client_of_redis() as redis:
+        redis.replicaof("127.0.0.1", "1")
+    yield
+    cluster.set_up_redis(lambda redis: redis.replicaof("NO", "ONE"))
+
+
+@contextmanager
+def refuse_writes_of_redis(cluster: Cluster, **setting: int) -> Iterator[None]:
+    """A setting makes Redis refuse all writes, but not reads."""
+    with cluster.client_of_redis() as redis:
+        for name, value in setting.items():
+            redis.config_set(name.replace("_", "-"), value)
+    yield
+    for name in setting:
+        cluster.set_up_redis(lambda redis: redis.config_set(name.replace("_", "-"), 0))  # noqa: B023
+
+
+@contextmanager
 def cut_network(cluster: Cluster, service: str, way: Way) -> Iterator[None]:
     """No data passes between the first worker and a service, in one direction or both."""
     cluster.await_calls_of(WORKERS[0])
@@ -295,8 +335,25 @@ FAULTS: tuple[Fault, ...] = (
     Fault(name="Redis killed and restarted", inject=restart_redis, permits=BURST),
     Fault(name="Redis paused", inject=pause_redis, lasts_s=_longer_than_a_lease),
     Fault(name="all Redis connections killed", inject=kill_redis_clients),
+    Fault(name="Redis a replica", inject=make_redis_a_replica, lasts_s=_for_a_while),
+    Fault(
+        name="Redis refuses writes",
+        inject=partial(refuse_writes_of_redis, min_replicas_to_write=1),
+        lasts_s=_for_a_while,
+    ),
+    Fault(
+        name="Redis out of memory",
+        inject=partial(refuse_writes_of_redis, maxmemory=1),
+        lasts_s=_for_a_while,
+    ),
     Fault(name="Postgres restarted", inject=restart_postgres),
     Fault(name="all Postgres connections ended", inject=terminate_connections),
+    Fault(
+        name="Postgres read-only",
+        inject=make_postgres_read_only,
+        lasts_s=_longer_than_a_lease,
+    ),
+    Fault(name=DISK_FULL, inject=fill_disk, lasts_s=_longer_than_a_lease),
     *_cuts(),
     _provider("429", kind="status", status=429, retry_after_s=1),
     _provider("500", kind="status", status=500),
@@ -316,3 +373,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(name="clocks 5 minutes off", inject=bend_clocks, lasts_s=_for_a_while),
 )
+
+
+def possible_faults() -> list[Fault]:
+    """The faults that the user of this process can make."""
+    return [fault for fault in FAULTS if fault.name != DISK_FULL or may_mount()]

@@ -49,7 +49,7 @@ def service_checks() -> Iterator[Check]:
         yield Check(name="services", level="fail", finding=str(error), remedy="see the message")
         return
     yield from _postgres(connected, embedded=settings.database_url is None)
-    redis = list(_redis(connected, embedded=settings.redis_url is None))
+    redis = list(redis_checks(connected, embedded=settings.redis_url is None))
     yield from redis
     if not any(check.level == "fail" for check in redis):
         yield from _queues(settings.provider_names)
@@ -160,7 +160,8 @@ def _postgres(settings: Settings, *, embedded: bool) -> Iterator[Check]:
         yield Check(name="schema", level="ok", finding=schema.HEAD)
 
 
-def _redis(settings: Settings, *, embedded: bool) -> Iterator[Check]:
+def redis_checks(settings: Settings, *, embedded: bool) -> Iterator[Check]:
+    """Check Redis: its version, its role and its eviction policy."""
     place = redis_place(settings)
     try:
         server = ask_server(redis_url(settings))

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 import migrations
 from app.configuration.service_urls import read_postgres_url
-from app.errors import SchemaMismatch, ServiceUnavailable
+from app.errors import AgentChordError, ConfigurationError, SchemaMismatch, ServiceUnavailable
 from app.storage.session import create_sync_engine
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def current(url: str) -> str | None:
     except ProgrammingError:  # there is no such table
         return None
     except OperationalError as error:
-        raise ServiceUnavailable(unreachable(url, error)) from error
+        raise _unavailable(url, error) from error
 
 
 def no_tables(*, embedded: bool) -> str:
@@ -78,6 +78,12 @@ def unreachable(url: str, error: Exception) -> str:
         f"Postgres at {parsed.place} (database {parsed.database!r}) cannot be reached: {reason}; "
         f"{remedy}"
     )
+
+
+def _unavailable(url: str, error: Exception) -> AgentChordError:
+    """Return the error of a server that did not answer, or of a pooler, for which no wait helps."""
+    text = unreachable(url, error)
+    return ConfigurationError(text) if POOLER_WORD in text else ServiceUnavailable(text)
 
 
 def upgrade(url: str) -> None:
@@ -116,7 +122,7 @@ def _migrate(url: str, step: "Callable[[Config], None]") -> None:
             config.attributes["connection"] = connection
             step(config)
     except OperationalError as error:
-        raise ServiceUnavailable(unreachable(url, error)) from error
+        raise _unavailable(url, error) from error
 
 
 def require(url: str) -> None:

@@ -70,6 +70,7 @@ def run_case(cluster: Cluster, *faults: Fault, name: str = "", seed: int = 0) ->
     name = name or faults[0].name
     scale, simulator = cluster.scale, cluster.stack.simulator
     cluster.enqueued.clear()
+    processes = {name: worker.process.pid for name, worker in cluster.workers.items()}
     cluster.missed.clear()
     simulator.reset()
     simulator.configure(latency_s=scale.latency_s, jitter_s=scale.latency_s, signed=True, seed=seed)
@@ -86,6 +87,8 @@ def run_case(cluster: Cluster, *faults: Fault, name: str = "", seed: int = 0) ->
         cluster.replace_dead()
         wait_until(cluster.ended, timeout_s=scale.ends_in_s, what="all runs have ended")
         wait_until(cluster.idle, timeout_s=BACK_S, what="the last money is booked")
+    ended = {name for name, pid in processes.items() if cluster.workers[name].process.pid != pid}
+    assert not ended or not all(fault.outlived for fault in faults), f"{ended} have ended"
     assert not cluster.missed or len(faults) > 1, "the runs ended before the fault could happen"
     account = account_of(cluster)
     assert watch.looks, "nobody looked at the budgets"

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 from redis.exceptions import RedisError
 
+from app.embedded.postgres import DATABASE
 from tests.faults.cluster import SCHEDULER, WORKERS, Cluster, alive
 from tests.faults.database import BACK_S
 from tests.faults.disk import may_mount
@@ -52,6 +53,7 @@ class Fault:
         closes_calls: Whether calls may end with an unknown outcome.
         permits: Permits that a stopped process, or a Redis that lost its data, may use late: the
             number of requests by which the limit may be exceeded.
+        outlived: Whether no process ends by it.
         until_restart: Whether it lasts until ended processes are started again.
         by_itself: Whether it happens at a moment of its own, for which no other part waits.
     """
@@ -61,6 +63,7 @@ class Fault:
     lasts_s: Callable[[Scale], float] = _at_once
     closes_calls: bool = False
     permits: int = 0
+    outlived: bool = False
     until_restart: bool = False
     by_itself: bool = False
 
@@ -223,12 +226,12 @@ def terminate_connections(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def make_postgres_read_only(cluster: Cluster) -> Iterator[None]:
-    """Postgres refuses writes, in old sessions and in new ones, as a replica does."""
-    cluster.sql("ALTER SYSTEM SET default_transaction_read_only = on")
-    cluster.sql("SELECT pg_reload_conf()")
-    yield
-    cluster.sql("ALTER SYSTEM RESET default_transaction_read_only")
-    cluster.sql("SELECT pg_reload_conf()")
+    """Every new session is read-only, and stays so; every old session ends, as in a failover."""
+    cluster.sql(f"ALTER DATABASE {DATABASE} SET default_transaction_read_only = on")
+    with terminate_connections(cluster):
+        yield
+    cluster.sql("SET default_transaction_read_only = off")
+    cluster.sql(f"ALTER DATABASE {DATABASE} RESET default_transaction_read_only")
 
 
 @contextmanager
@@ -249,14 +252,12 @@ def make_redis_a_replica(cluster: Cluster) -> Iterator[None]:
 
 
 @contextmanager
-def refuse_writes_of_redis(cluster: Cluster, **setting: int) -> Iterator[None]:
-    """A setting makes Redis refuse all writes, but not reads."""
+def refuse_writes_of_redis(cluster: Cluster) -> Iterator[None]:
+    """Redis has no free memory, and refuses all writes, but no reads."""
     with cluster.client_of_redis() as redis:
-        for name, value in setting.items():
-            redis.config_set(name.replace("_", "-"), value)
+        redis.config_set("maxmemory", 1)
     yield
-    for name in setting:
-        cluster.set_up_redis(lambda redis: redis.config_set(name.replace("_", "-"), 0))  # noqa: B023
+    cluster.set_up_redis(lambda redis: redis.config_set("maxmemory", 0))
 
 
 @contextmanager
@@ -335,25 +336,22 @@ FAULTS: tuple[Fault, ...] = (
     Fault(name="Redis killed and restarted", inject=restart_redis, permits=BURST),
     Fault(name="Redis paused", inject=pause_redis, lasts_s=_longer_than_a_lease),
     Fault(name="all Redis connections killed", inject=kill_redis_clients),
-    Fault(name="Redis a replica", inject=make_redis_a_replica, lasts_s=_for_a_while),
+    Fault(name="Redis a replica", inject=make_redis_a_replica, outlived=True, lasts_s=_for_a_while),
     Fault(
         name="Redis refuses writes",
-        inject=partial(refuse_writes_of_redis, min_replicas_to_write=1),
-        lasts_s=_for_a_while,
-    ),
-    Fault(
-        name="Redis out of memory",
-        inject=partial(refuse_writes_of_redis, maxmemory=1),
+        outlived=True,
+        inject=refuse_writes_of_redis,
         lasts_s=_for_a_while,
     ),
     Fault(name="Postgres restarted", inject=restart_postgres),
     Fault(name="all Postgres connections ended", inject=terminate_connections),
     Fault(
         name="Postgres read-only",
+        outlived=True,
         inject=make_postgres_read_only,
         lasts_s=_longer_than_a_lease,
     ),
-    Fault(name=DISK_FULL, inject=fill_disk, lasts_s=_longer_than_a_lease),
+    Fault(name=DISK_FULL, inject=fill_disk, outlived=True, lasts_s=_longer_than_a_lease),
     *_cuts(),
     _provider("429", kind="status", status=429, retry_after_s=1),
     _provider("500", kind="status", status=500),

@@ -139,7 +139,7 @@ def test_a_url_works_in_every_process_and_no_process_prints_its_password(
         processes.start("worker")
         processes.start("exporter", "--port", str(metrics))
         log = processes.start("flower", "--port", str(flower))
-        report = processes.run("run", "urls.yaml", "-i", "text=done", "--json")
+        report = processes.run("run", "urls.yaml", "-i", "text=done", "--follow", "--json")
         found = json.loads(processes.run("doctor", "--json"))
         page = answer_of(f"http://127.0.0.1:{metrics}/metrics", "agentchord_")
         brokers = answer_of(f"http://127.0.0.1:{flower}/broker", "scheduler")

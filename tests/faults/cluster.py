@@ -32,6 +32,7 @@ from tests.faults.disk import Disk
 from tests.faults.proxy import Proxy
 from tests.faults.scenario import Scale
 from tests.faults.seams import give
+from tests.support.planted import PLANTED, assert_not_logged, plant
 from tests.support.stack import Stack, Worker
 from tests.support.waiting import wait_until
 
@@ -275,7 +276,7 @@ class Cluster:
         address = database.set(host="127.0.0.1", port=self.postgres.port, query={})
         return {
             "DATABASE_URL": address.render_as_string(hide_password=False),
-            "REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
+            "REDIS_URL": f"redis://default:{PLANTED}@127.0.0.1:{self.redis.port}/0",
         }
 
 
@@ -307,7 +308,8 @@ def run_cluster(
     (folder / "agentchord.yaml").write_text(scale.configuration(), encoding="utf-8")
     with ExitStack() as parts:
         disk = parts.enter_context(Disk(folder / "services"))
-        urls = parts.enter_context(Services(folder / "services"))
+        parts.callback(assert_not_logged, folder)
+        urls = plant(parts.enter_context(Services(folder / "services")))
         upgrade(urls.database_url)
         simulator = parts.enter_context(run_in_process())
         query = make_url(urls.database_url).query

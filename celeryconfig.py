@@ -11,13 +11,16 @@ from kombu import Queue
 
 from app.bootstrap import close_home, connected_settings, is_beat, redis_url
 from app.celery import ADVANCE, SCHEDULER_QUEUE
-from app.storage.redis import celery_redis_url
+from app.configuration.service_urls import read_redis_url
+from app.storage.redis import celery_redis_url, tls_options
 
 _settings = connected_settings()
 
+_redis = read_redis_url(redis_url(_settings))
 broker_url = celery_redis_url(redis_url(_settings))
 result_backend = broker_url
-_is_tcp = not broker_url.startswith("redis+socket://")
+broker_use_ssl = redis_backend_use_ssl = tls_options(_redis)
+override_backends = dict.fromkeys(("redis", "rediss"), "app.storage.celery_redis:Backend")
 
 # Queues and routes. The provider's name is the queue's name; lanes are routed when they are sent.
 task_queues = [Queue(name, routing_key=name) for name in (SCHEDULER_QUEUE, *_settings.agent_queues)]
@@ -53,7 +56,7 @@ broker_pool_limit = 10
 redis_max_connections = 400
 redis_socket_timeout = 10.0
 redis_socket_connect_timeout = 5.0
-redis_socket_keepalive = _is_tcp  # a Unix socket refuses the option
+redis_socket_keepalive = _redis.path is None  # a Unix socket refuses the option
 redis_retry_on_timeout = True
 broker_transport_options: dict[str, Any] = {
     "visibility_timeout": 900,

@@ -7,7 +7,7 @@ from celery.signals import import_modules
 
 from app.flower_access import is_flower, protect
 
-app = Celery("agentchord")
+app = Celery("agentchord", amqp="app.storage.celery_redis:AMQP")
 app.config_from_object("celeryconfig")
 
 #: Names of the tasks. Tasks are sent by name, so that clients never import the workers.
@@ -21,4 +21,6 @@ SCHEDULER_QUEUE = "scheduler"
 def protect_flower(**_: Any) -> None:
     """Make Flower ask for a password, once Flower has read its options and does not listen yet."""
     if is_flower():
-        protect(app)
+        from app.storage.celery_redis import prepare_flower  # noqa: PLC0415  only Flower needs it
+
+        protect(app, prepare=prepare_flower)

@@ -12,6 +12,7 @@ import secrets
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -30,7 +31,7 @@ def is_flower() -> bool:
     return context is not None and context.info_name == "flower"
 
 
-def protect(celery: Celery) -> None:
+def protect(celery: Celery, *, prepare: Callable[[str], None]) -> None:
     """Make Flower ask for an account and, by default, listen only on this machine.
 
     The accounts of Flower's own options (``--basic-auth``, ``--auth``), of Flower's environment
@@ -39,6 +40,7 @@ def protect(celery: Celery) -> None:
 
     Args:
         celery: Celery application of the workers that are asked for an answer.
+        prepare: Checks the broker at a URL, and prepares Flower for this broker.
 
     Raises:
         SystemExit: If the account cannot be used, or the port is not free. Before this error, the
@@ -58,6 +60,8 @@ def protect(celery: Celery) -> None:
     try:
         accounts = _accounts(options)
         _check_port(options)
+        # Reading the URL starts the built-in services, and registers their exit handlers.
+        prepare(celery.conf.broker_url)
     except (AgentChordError, click.ClickException) as error:
         # The error does not go on to Celery, because Celery logs the traceback of an error that
         # is raised in a signal.
@@ -67,10 +71,8 @@ def protect(celery: Celery) -> None:
     sys.stdout.flush()
     # When Flower ends, the built-in services end before the thread of Flower that listens to the
     # services. The error of that thread does not matter, so an exit handler silences the log of
-    # that thread. Exit handlers run in reverse order. The settings are read first, because this
-    # reading starts the services and registers the exit handlers of the services. The exit handlers
-    # of the services then run last.
-    _ = celery.conf.broker_url
+    # that thread. Exit handlers run in reverse order, so the exit handlers of the services run
+    # last.
     atexit.register(logging.getLogger("flower.events").setLevel, logging.CRITICAL)
     threading.Thread(target=_miss_workers, args=(celery,), name="workers", daemon=True).start()
 

@@ -18,7 +18,9 @@ from sqlalchemy.engine import make_url
 
 from app.embedded import Services, ServiceUrls
 from tests.support.databases import address, administration, clone
+from tests.support.planted import plant, pytest_runtest_makereport
 
+__all__ = ["pytest_runtest_makereport"]  # a hook, which pytest finds here
 FOREIGN_VARIABLES = ("OPENAI_", "ANTHROPIC_", "AGENTCHORD_", "DATABASE_URL", "REDIS_URL")
 #: Kinds whose tests start services and wait.
 SLOW = ("e2e", "faults")
@@ -122,7 +124,7 @@ def anyio_backend() -> str:
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceUrls]:
     """Real Postgres and Redis, empty, for all tests of this process."""
     with Services(tmp_path_factory.mktemp("services")) as urls:
-        yield urls
+        yield plant(urls)
 
 
 @pytest.fixture

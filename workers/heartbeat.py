@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable
 
 import structlog
-from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 
 from app.storage.leases import renew_leases
-from app.storage.session import LOOKUP_SETTINGS, connect_args, database_url
+from app.storage.session import LOOKUP_SETTINGS, create_sync_engine
 from workers.inflight import InFlight
 
 #: A loop that has not run for this number of seconds is blocked, and not only slow.
@@ -52,11 +51,11 @@ class Heartbeat:
         beat_s: float,
         on_death: Callable[[], None],
     ) -> None:
-        self._engine = create_engine(
-            database_url(url),
-            connect_args=connect_args("agentchord heartbeat", lock_timeout="3s", **LOOKUP_SETTINGS),
+        self._engine = create_sync_engine(
+            url,
+            application_name="agentchord heartbeat",
+            session_settings=LOOKUP_SETTINGS | {"lock_timeout": "3s"},
             pool_size=1,
-            max_overflow=0,
         )
         self._inflight = inflight
         self._loop = loop

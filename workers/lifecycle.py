@@ -11,9 +11,10 @@ from uuid import uuid4
 import structlog
 from celery.signals import celeryd_init, worker_init, worker_shutdown, worker_shutting_down
 
-from app.bootstrap import connected_settings, database_url
+from app.bootstrap import connected_settings, database_url, redis_url
 from app.errors import AgentChordError, ServiceUnavailable
 from app.storage import schema
+from app.storage.redis import refuse_unsuitable
 from app.telemetry.logging import configure_logging
 from app.telemetry.redaction import Redactor
 from workers import deliveries, remote_control
@@ -65,6 +66,7 @@ def open_runtime(sender: Any = None, **_: Any) -> None:
     if not pool.endswith(("thread", "threads", "thread:TaskPool")):
         refuse(f"the worker's pool is {pool!r}, AgentChord needs threads: start it with -P threads")
     try:
+        refuse_unsuitable(redis_url(settings))
         _await_database(database_url(settings))
         _runtime = Runtime(
             f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",

@@ -12,10 +12,9 @@ from app.celery import app
 from app.client.client import Client
 from app.client.process import Process, process
 from app.configuration.sections import LoggingSettings
+from app.configuration.service_urls import read_postgres_url, read_redis_url
 from app.configuration.settings import Settings
 from app.monitoring.progress import find_run
-from app.storage import redis
-from app.storage.session import database_url as parse
 from app.telemetry.logging import configure_logging
 
 Item = TypeVar("Item")
@@ -95,11 +94,9 @@ def served_queues(wanted: set[str]) -> set[str]:
 
 def postgres_place(settings: Settings) -> str:
     """Return the address of Postgres, without user and password."""
-    url = parse(database_url(settings))
-    host, port = url.host or url.query.get("host", "localhost"), url.port or url.query.get("port")
-    return str(host) if str(host).startswith("/") else f"{host}:{port or 5432}"
+    return read_postgres_url(database_url(settings)).place
 
 
 def redis_place(settings: Settings) -> str:
     """Return the address of Redis, without user and password."""
-    return redis.redis_place(redis_url(settings))
+    return read_redis_url(redis_url(settings)).place

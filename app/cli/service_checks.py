@@ -8,11 +8,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from kombu.exceptions import OperationalError
-from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from app.bootstrap import connected_settings, credentials_of, database_url, redis_url
 from app.cli.checks import Check, judged
@@ -22,12 +20,13 @@ from app.domain.kinds import QUEUES_OF_KINDS
 from app.errors import AgentChordError, AgentError, ConfigurationError
 from app.local_stack.stack import SCHEDULER
 from app.storage import schema
-from app.storage.session import connect_args
-from app.storage.session import database_url as parse
+from app.storage.redis import ask_server, server_memory
+from app.storage.session import create_sync_engine
 
 OLDEST_POSTGRES = 150_000
 OLDEST_REDIS = (6, 2)
 CONNECT_S = 2.0
+CHANGE_URL = "change the URL: no process starts with this server"
 LITTLE_DISK_BYTES = 1_000_000_000
 
 
@@ -50,7 +49,7 @@ def service_checks() -> Iterator[Check]:
         yield Check(name="services", level="fail", finding=str(error), remedy="see the message")
         return
     yield from _postgres(connected, embedded=settings.database_url is None)
-    redis = list(_redis(connected, embedded=settings.redis_url is None))
+    redis = list(redis_checks(connected, embedded=settings.redis_url is None))
     yield from redis
     if not any(check.level == "fail" for check in redis):
         yield from _queues(settings.provider_names)
@@ -129,9 +128,7 @@ def _reachable(provider: str, base_url: str) -> Check:
 
 def _postgres(settings: Settings, *, embedded: bool) -> Iterator[Check]:
     url = database_url(settings)
-    engine = create_engine(
-        parse(url), poolclass=NullPool, connect_args=connect_args("agentchord doctor")
-    )
+    engine = create_sync_engine(url, application_name="agentchord doctor")
     try:
         with engine.connect() as connection:
             number = int(connection.execute(text("SHOW server_version_num")).scalar_one())
@@ -139,6 +136,9 @@ def _postgres(settings: Settings, *, embedded: bool) -> Iterator[Check]:
     except DBAPIError as error:
         finding = schema.unreachable(url, error)
         yield Check(name="postgres", level="fail", finding=finding, remedy="check DATABASE_URL")
+        return
+    except ConfigurationError as error:
+        yield Check(name="postgres", level="fail", finding=str(error), remedy=CHANGE_URL)
         return
     yield judged(
         "postgres",
@@ -160,13 +160,14 @@ def _postgres(settings: Settings, *, embedded: bool) -> Iterator[Check]:
         yield Check(name="schema", level="ok", finding=schema.HEAD)
 
 
-def _redis(settings: Settings, *, embedded: bool) -> Iterator[Check]:
+def redis_checks(settings: Settings, *, embedded: bool) -> Iterator[Check]:
+    """Check Redis: its version, its role and its eviction policy."""
     place = redis_place(settings)
     try:
-        with Redis.from_url(redis_url(settings), socket_timeout=5, decode_responses=True) as redis:
-            found = str(redis.info("server")["redis_version"])
-            # Many hosted servers forbid CONFIG GET, but allow INFO.
-            policy = redis.info("memory")["maxmemory_policy"]
+        server = ask_server(redis_url(settings))
+    except ConfigurationError as error:
+        yield Check(name="redis", level="fail", finding=str(error), remedy=CHANGE_URL)
+        return
     except RedisError as error:
         yield Check(
             name="redis",
@@ -175,6 +176,7 @@ def _redis(settings: Settings, *, embedded: bool) -> Iterator[Check]:
             remedy="check REDIS_URL and that the server runs",
         )
         return
+    found = server["version"]
     yield judged(
         "redis",
         f"{found} at {place}{' (built-in)' if embedded else ''}",
@@ -182,6 +184,27 @@ def _redis(settings: Settings, *, embedded: bool) -> Iterator[Check]:
         remedy="use Redis 6.2 or newer",
     )
     yield judged(
+        "redis role",
+        f"{server['role']}",
+        wrong=server["role"] != "master",
+        remedy="let REDIS_URL lead to the server that accepts writes; until then all calls wait",
+    )
+    yield _eviction(settings)
+
+
+def _eviction(settings: Settings) -> Check:
+    """Check the eviction policy, if the user of REDIS_URL may ask for it."""
+    try:
+        # Many hosted servers forbid CONFIG GET, but allow INFO.
+        policy = server_memory(redis_url(settings))["maxmemory_policy"]
+    except RedisError as error:
+        return Check(
+            name="redis eviction",
+            level="warn",
+            finding=f"maxmemory-policy is not known: {error}",
+            remedy="allow INFO to the user of REDIS_URL, or make sure that it is noeviction",
+        )
+    return judged(
         "redis eviction",
         f"maxmemory-policy is {policy}",
         wrong=policy != "noeviction",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from app.bootstrap import connected_settings, database_url
+from app.bootstrap import connected_settings, database_url, redis_url
 from app.cli.cluster import postgres_place, redis_place
 from app.cli.messages import say, tell
 from app.configuration.settings import Settings
@@ -18,6 +18,7 @@ from app.local_stack import stack
 from app.local_stack.supervisor import Supervisor, inherited_environment
 from app.simulator import run_in_process
 from app.storage import schema
+from app.storage.redis import refuse_unsuitable
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -59,6 +60,7 @@ def up(
         signal.signal(number, _leave)
 
     settings = connected_settings()
+    refuse_unsuitable(redis_url(settings))
     schema.upgrade(database_url(settings))
     with contextlib.ExitStack() as services:
         variables: dict[str, str] = {}

@@ -458,30 +458,6 @@ class ProviderSettings(Section):
         return value
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProviderAccess:
-    """URL, key and headers of a provider.
-
-    Attributes:
-        base_url: URL of the provider; None means the default URL of OpenAI's or Anthropic's SDK.
-        api_key: API key; None if the variable is not set, or if the provider needs no key.
-        api_key_env: Name of the variable with the key; None if the provider needs no key.
-        credentials: Function that returns tokens in place of a key, as ``package.module:function``;
-            None if the provider has no such function.
-        headers: Further headers.
-        query: Query parameters of every request.
-        missing: Variables that the headers use, but that are not set.
-    """
-
-    base_url: str | None
-    api_key: SecretStr | None
-    api_key_env: str | None
-    credentials: str | None
-    headers: Mapping[str, SecretStr]
-    query: Mapping[str, str]
-    missing: tuple[str, ...] = ()
-
-
 def check_providers(providers: Mapping[str, ProviderSettings], built_in: Mapping[str, str]) -> None:
     """Refuse providers that cannot work together.
 

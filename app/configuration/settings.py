@@ -4,7 +4,6 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -25,6 +24,7 @@ from pydantic_settings import (
 )
 
 from app.configuration.functions import FunctionPath
+from app.configuration.provider_access import ProviderAccess
 from app.configuration.sections import (
     VARIABLE,
     AttachmentSettings,
@@ -33,12 +33,17 @@ from app.configuration.sections import (
     EngineSettings,
     LoggingSettings,
     Monitoring,
-    ProviderAccess,
     ProviderLimits,
     ProviderSettings,
     Retry,
     ToolSettings,
     check_providers,
+)
+from app.configuration.service_urls import (
+    read_postgres_url,
+    read_redis_url,
+    secrets_of,
+    with_password,
 )
 from app.configuration.sources import (
     DOTENV,
@@ -57,9 +62,11 @@ from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import ConfigurationError, WorkflowFileError
 
+SERVICES = {"database_url": read_postgres_url, "redis_url": read_redis_url}
 SECRETS = (
-    "database_url",
-    "redis_url",
+    *SERVICES,
+    "database_password",
+    "redis_password",
     "openai_api_key",
     "anthropic_api_key",
     "flower_basic_auth",
@@ -68,12 +75,7 @@ ADDRESS = re.compile(r"[A-Za-z0-9_.:-]+(?:/[0-9]{1,3})?")
 AGENT_SECRET = "AGENT_SECRET_"  # noqa: S105  the prefix of the variables that agents may use
 #: Names of variables whose values are secrets; agents, tools and headers may use these variables.
 SECRET_VARIABLE = re.compile(r"(?:KEY|SECRET|TOKEN|PASSWORD)$", re.IGNORECASE)
-SCHEMES = {
-    "database_url": ("postgresql://", "postgres://", "postgresql+psycopg://"),
-    "redis_url": ("redis://", "rediss://", "unix://", "redis+socket://"),
-    "openai_base_url": ("http://", "https://"),
-    "anthropic_base_url": ("http://", "https://"),
-}
+WEB_SCHEMES = ("http://", "https://")
 
 
 _BUILT_IN_NAMES = frozenset(provider.name for provider in BUILT_IN)
@@ -110,6 +112,8 @@ class Settings(BaseSettings):
     Attributes:
         database_url: URL of Postgres, ``postgresql://...``; None starts the embedded Postgres.
         redis_url: URL of Redis, ``redis://...``; None starts the embedded Redis.
+        database_password: Password for ``database_url``, as it is; for a URL without a password.
+        redis_password: Password for ``redis_url``, as it is; for a URL without a password.
         openai_api_key: Key for OpenAI, or for a server with OpenAI's protocol.
         openai_base_url: URL of that server; None means OpenAI itself.
         anthropic_api_key: Key for Anthropic, or for a server with Anthropic's protocol.
@@ -146,6 +150,9 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
+    # The passwords come before the URLs, because a field is checked after the fields before it.
+    database_password: SecretStr | None = None
+    redis_password: SecretStr | None = None
     database_url: SecretStr | None = _unprefixed("database_url")
     redis_url: SecretStr | None = _unprefixed("redis_url")
     openai_api_key: SecretStr | None = _unprefixed("openai_api_key")
@@ -243,7 +250,7 @@ class Settings(BaseSettings):
             given += [access.api_key, *access.headers.values()]
         for text in (each.get_secret_value() for each in given if each is not None):
             # Only the password of a URL is a secret; an error message may show the rest of the URL.
-            found.add((urlsplit(text).password or "") if "://" in text else text)
+            found |= secrets_of(text) if "://" in text else {text}
             found.add(text.partition(" ")[2] if text.lower().startswith("bearer ") else "")
         return found - {""}
 
@@ -279,14 +286,23 @@ class Settings(BaseSettings):
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
 
-    @field_validator(*SCHEMES)
+    @field_validator("openai_base_url", "anthropic_base_url")
     @classmethod
-    def _check_scheme(cls, value: Any, info: ValidationInfo) -> Any:
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        schemes = SCHEMES[str(info.field_name)]
-        if text is not None and not text.startswith(schemes):
-            raise ValueError(f"must begin with {' or '.join(schemes)}")
+    def _check_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(WEB_SCHEMES):
+            raise ValueError(f"must begin with {' or '.join(WEB_SCHEMES)}")
         return value
+
+    @field_validator(*SERVICES)
+    @classmethod
+    def _complete(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        """Check a URL, and add the password that is given alone."""
+        if value is None:
+            return None
+        text, name = value.get_secret_value(), str(info.field_name)
+        SERVICES[name](text)
+        password = info.data.get(name.replace("_url", "_password"))
+        return SecretStr(with_password(text, password.get_secret_value())) if password else value
 
     @field_validator("config", "home")
     @classmethod

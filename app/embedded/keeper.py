@@ -99,7 +99,11 @@ class Keeper:
             return self._process
 
     def _note(self, text: str) -> None:
-        with Path(self._record["log"]).open("a", encoding="utf-8") as log:
+        # The disk may be full. The server must be started again also then.
+        with (
+            contextlib.suppress(OSError),
+            Path(self._record["log"]).open("a", encoding="utf-8") as log,
+        ):
             log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC keeper: {text}\n")
 
 

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.errors import ServiceUnavailable
+from app.storage.session import OF_THE_SERVER
 from app.telemetry.logging import of_nobody
 
 Item = TypeVar("Item")
@@ -28,7 +29,8 @@ Delay = Callable[[int], float]
 
 MAX_BATCH = 500
 RECONNECT_S = (0.1, 0.2, 0.5, 1.0)
-TRANSIENT_SQLSTATES = ("08", "40", "53", "55P03", "57P", "57014", "25P0")
+#: Beside the states that concern the server: lost connections, deadlocks, timeouts.
+TRANSIENT_SQLSTATES = (*OF_THE_SERVER, "08", "40", "55P03", "57014", "25P0")
 
 log = structlog.get_logger(__name__)
 

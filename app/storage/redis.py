@@ -1,61 +1,153 @@
-"""Connections, scripts and subscriptions of Redis, and the forms of its URL that programs need.
-
-redis-py and Celery need different forms of the URL.
-"""
+"""Connections, scripts and subscriptions of Redis, in the forms that redis-py and Celery need."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import quote
 
+from redis import Redis as SyncRedis
+from redis import connection as sync_connection
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import connection as async_connection
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import NoScriptError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import (
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
+from app.configuration.service_urls import RedisUrl, read_redis_url
 from app.errors import ConfigurationError
 
-SCHEMES = ("redis", "rediss", "unix")
 CLOSE_STEP_S = 0.1
 #: Seconds of silence after which a connection gets a PING, and seconds in which Redis must answer.
 QUIET_S = 15.0
+#: Answers that concern this server, and not the command. redis-py has classes for the first three
+#: answers; an answer inside of a script's error has no class.
+_REFUSAL_CLASSES = (ReadOnlyError, OutOfMemoryError, MasterDownError)
+_REFUSAL = re.compile(
+    r"(?:^|\s-)(?:READONLY|OOM|MASTERDOWN|MISCONF|NOREPLICAS|UNBLOCKED|BUSY) ", re.ASCII
+)
+_UNSUITABLE = {
+    "cluster": "a Redis Cluster, in which no script could change keys of two slots: use one Redis "
+    "(with replicas, if necessary) without cluster mode",
+    "sentinel": "a Sentinel: write the address of the Redis that the Sentinel watches",
+}
 
 
-def check_redis_url(url: str) -> str:
-    """Check that a URL begins with redis://, rediss:// or unix://, and return it unchanged.
+class ServerRefusal(RedisConnectionError):
+    """This Redis takes no command, or no write: it is a replica, out of memory or out of disk.
 
-    Raises:
-        ConfigurationError: If the URL begins with another scheme. The message does not repeat the
-            URL, because the URL may hold a password.
+    The class is a class of lost connections, because redis-py, Celery and AgentChord then do the
+    right thing: they connect again, perhaps to a better server, and they wait in the meantime.
     """
-    if urlsplit(url).scheme not in SCHEMES:
-        raise ConfigurationError(
-            "REDIS_URL is not a Redis URL: write redis://host:6379/0, rediss://... or "
-            "unix:///path/to/socket?db=0"
-        )
-    return url
 
 
-def celery_redis_url(url: str) -> str:
-    """Return the URL in the form that Celery's broker and result backend need."""
-    parts = urlsplit(check_redis_url(url))
-    query = parse_qs(parts.query)
-    if parts.scheme == "unix":
-        db = query.get("db", ["0"])[0]
-        return f"redis+socket://{parts.path}?virtual_host={db}"
-    if parts.scheme == "rediss" and "ssl_cert_reqs" not in query:
-        # redis-py checks certificates by default; Celery needs the option.
-        return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
-    return url
+def _refusal(error: ResponseError) -> ServerRefusal | None:
+    if isinstance(error, _REFUSAL_CLASSES) or _REFUSAL.search(str(error)):
+        return ServerRefusal(f"Redis refuses commands: {error}")
+    return None
+
+
+class _Renewing:
+    """A connection that closes itself after a refusal by the server, and knows its server."""
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        super().on_connect_check_health(check_health)  # type: ignore[misc]
+        hello: Mapping[Any, Any] = self.handshake_metadata or {}  # type: ignore[attr-defined]
+        mode = hello.get("mode", hello.get(b"mode", b""))
+        if reason := _UNSUITABLE.get(mode.decode() if isinstance(mode, bytes) else mode):
+            self.disconnect()  # type: ignore[attr-defined]
+            raise ConfigurationError(f"REDIS_URL leads to {reason}")
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().read_response(*arguments, **options)  # type: ignore[misc]
+        except ResponseError as error:
+            if refusal := _refusal(error):
+                self.disconnect()  # type: ignore[attr-defined]
+                raise refusal from error
+            raise
+
+
+class _AsyncRenewing:
+    """The same for redis.asyncio."""
+
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*arguments, **options)  # type: ignore[misc]
+        except ResponseError as error:
+            if refusal := _refusal(error):
+                await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+                raise refusal from error
+            raise
+
+
+@cache
+def renewing(connection_class: type) -> type:
+    """Return redis-py's class of connections, with connections that renew themselves."""
+    asynchronous = issubclass(connection_class, async_connection.AbstractConnection)
+    own = _AsyncRenewing if asynchronous else _Renewing
+    return type(f"Renewing{connection_class.__name__}", (own, connection_class), {})
+
+
+def connection_parameters(url: RedisUrl, library: Any) -> dict[str, Any]:
+    """Return the arguments of redis-py's pools of connections.
+
+    Args:
+        url: The URL of Redis.
+        library: ``redis.connection`` or ``redis.asyncio.connection``.
+    """
+    shared = {"username": url.username, "password": url.password, "db": url.db}
+    if url.path:
+        kind = library.UnixDomainSocketConnection
+        return {"connection_class": renewing(kind), "path": url.path, **shared}
+    kind = library.Connection if url.tls is None else library.SSLConnection
+    return {
+        "connection_class": renewing(kind),
+        "host": url.host,
+        "port": url.port,
+        **shared,
+        **(tls_options(url) or {}),
+    }
+
+
+def tls_options(url: RedisUrl) -> dict[str, Any] | None:
+    """Return the arguments of redis-py for TLS; None for a connection without TLS."""
+    if url.tls is None:
+        return None
+    options: dict[str, Any] = dict(url.tls)
+    if check := options.get("ssl_check_hostname"):
+        options["ssl_check_hostname"] = check.lower() == "true"
+    return options
+
+
+def celery_redis_url(text: str) -> str:
+    """Return the URL of Celery's broker and result backend; TLS has settings of its own."""
+    url = read_redis_url(text)
+    account = ":".join(quote(part or "", safe="") for part in (url.username, url.password))
+    at = f"{account}@" if account != ":" else ""
+    if url.path:
+        return f"redis+socket://{at}{quote(url.path)}?virtual_host={url.db}"
+    scheme = "redis" if url.tls is None else "rediss"
+    return f"{scheme}://{at}{url.place}/{url.db}"
 
 
 def connect_redis(url: str, *, max_connections: int = 32) -> Redis:
     """Make a client whose callers wait for a free connection instead of failing."""
-    pool = BlockingConnectionPool.from_url(
-        check_redis_url(url),
+    pool = BlockingConnectionPool(
+        **connection_parameters(read_redis_url(url), async_connection),
         max_connections=max_connections,
         timeout=None,
         socket_timeout=10,
@@ -67,10 +159,51 @@ def connect_redis(url: str, *, max_connections: int = 32) -> Redis:
     return Redis.from_pool(pool)  # the pool is closed together with the client
 
 
-def redis_place(url: str) -> str:
-    """Return host and port, or the socket's path; this part of the URL contains no secrets."""
-    parts = urlsplit(url)
-    return parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
+@contextlib.contextmanager
+def _connected(url: str) -> Iterator[SyncRedis]:
+    pool = sync_connection.ConnectionPool(
+        **connection_parameters(read_redis_url(url), sync_connection),
+        socket_timeout=5,
+        socket_connect_timeout=5,
+        decode_responses=True,
+    )
+    with SyncRedis.from_pool(pool) as redis:
+        yield redis
+
+
+def ask_server(url: str) -> dict[str, str]:
+    """Return the server's answer to HELLO, which every user may send: version, mode and role.
+
+    Raises:
+        ConfigurationError: If the server is a Redis Cluster or a Sentinel.
+        redis.exceptions.RedisError: If Redis cannot be reached.
+    """
+    with _connected(url) as redis:
+        answer: dict[str, Any] = redis.execute_command("HELLO", 3)  # type: ignore[no-untyped-call]
+    return {name: str(value) for name, value in answer.items()}
+
+
+def server_memory(url: str) -> dict[str, Any]:
+    """Return the section about memory of the server's answer to INFO.
+
+    Raises:
+        redis.exceptions.RedisError: If Redis cannot be reached, or if the user may not send INFO.
+    """
+    with _connected(url) as redis:
+        answer: dict[str, Any] = redis.info("memory")
+    return answer
+
+
+def refuse_unsuitable(url: str) -> None:
+    """Refuse a Redis Cluster and a Sentinel at the start of a process.
+
+    A Redis that cannot be reached is not refused, because the process waits for this Redis.
+
+    Raises:
+        ConfigurationError: If the server is a Redis Cluster or a Sentinel.
+    """
+    with contextlib.suppress(RedisError):
+        ask_server(url)
 
 
 class Script:

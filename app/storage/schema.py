@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, ProgrammingError
-from sqlalchemy.pool import NullPool
 
 import migrations
-from app.errors import SchemaMismatch, ServiceUnavailable
-from app.storage.session import connect_args, database_url
+from app.configuration.service_urls import read_postgres_url
+from app.errors import AgentChordError, ConfigurationError, SchemaMismatch, ServiceUnavailable
+from app.storage.session import create_sync_engine
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 #: The revision that this version needs. Revisions are numbered, so a higher number is newer.
 HEAD = "0019"
 MIGRATION_LOCK = 7_465_001
+#: A migration may work for long on large tables, and waits for the migration of another process.
+MIGRATION_SETTINGS = {
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+#: A word of the messages with which poolers refuse the settings of a session.
+POOLER_WORD = "startup parameter"
 
 
 def current(url: str) -> str | None:
@@ -30,9 +38,7 @@ def current(url: str) -> str | None:
     Raises:
         ServiceUnavailable: If Postgres cannot be reached.
     """
-    engine = create_engine(
-        database_url(url), poolclass=NullPool, connect_args=connect_args("agentchord schema")
-    )
+    engine = create_sync_engine(url, application_name="agentchord schema")
     try:
         with engine.connect() as connection:
             revision: str | None = connection.scalar(
@@ -42,7 +48,7 @@ def current(url: str) -> str | None:
     except ProgrammingError:  # there is no such table
         return None
     except OperationalError as error:
-        raise ServiceUnavailable(unreachable(url, error)) from error
+        raise _unavailable(url, error) from error
 
 
 def no_tables(*, embedded: bool) -> str:
@@ -61,13 +67,23 @@ def no_tables(*, embedded: bool) -> str:
 
 def unreachable(url: str, error: Exception) -> str:
     """Return a one-line message that contains the server's address but not the password."""
-    parsed = database_url(url)
-    place = f"{parsed.host or parsed.query.get('host', 'localhost')}:{parsed.port or 5432}"
-    reason = str(getattr(error, "orig", error)).strip().splitlines()[:1]
-    return (
-        f"Postgres at {place} (database {parsed.database!r}) cannot be reached: "
-        f"{' '.join(reason)}; check DATABASE_URL and that the server runs"
+    parsed = read_postgres_url(url)
+    reason = " ".join(str(getattr(error, "orig", error)).strip().splitlines()[:1])
+    remedy = (
+        "connect directly to Postgres, not through a pooler such as PgBouncer"
+        if POOLER_WORD in reason
+        else "check DATABASE_URL and that the server runs"
     )
+    return (
+        f"Postgres at {parsed.place} (database {parsed.database!r}) cannot be reached: {reason}; "
+        f"{remedy}"
+    )
+
+
+def _unavailable(url: str, error: Exception) -> AgentChordError:
+    """Return the error of a server that did not answer, or of a pooler, for which no wait helps."""
+    text = unreachable(url, error)
+    return ConfigurationError(text) if POOLER_WORD in text else ServiceUnavailable(text)
 
 
 def upgrade(url: str) -> None:
@@ -98,10 +114,8 @@ def downgrade(url: str) -> None:
 def _migrate(url: str, step: "Callable[[Config], None]") -> None:
     from alembic.config import Config
 
-    engine = create_engine(
-        database_url(url),
-        poolclass=NullPool,
-        connect_args={"application_name": "agentchord migrate", "connect_timeout": 5},
+    engine = create_sync_engine(
+        url, application_name="agentchord migrate", session_settings=MIGRATION_SETTINGS
     )
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
@@ -111,7 +125,7 @@ def _migrate(url: str, step: "Callable[[Config], None]") -> None:
             config.attributes["connection"] = connection
             step(config)
     except OperationalError as error:
-        raise ServiceUnavailable(unreachable(url, error)) from error
+        raise _unavailable(url, error) from error
 
 
 def require(url: str) -> None:

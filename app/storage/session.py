@@ -4,15 +4,18 @@ Without the timeouts, a frozen or cut-off process would keep its row locks until
 the connection. By default, the kernel closes the connection hours later.
 """
 
-import re
 from collections.abc import Mapping
+from contextlib import closing
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import create_engine as create_psycopg_engine
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Engine, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
+from app.configuration.service_urls import read_postgres_url
 from app.domain.json_text import read_json, write_jsonb
 from app.errors import ConfigurationError
 
@@ -22,7 +25,6 @@ SESSION_SETTINGS = {
     "idle_in_transaction_session_timeout": "15s",
     "statement_timeout": "60s",
     "lock_timeout": "20s",
-    "timezone": "UTC",
     "jit": "off",  # JIT costs more than it saves, because the statements are short
 }
 #: Settings of processes that advance runs. The statements of these processes read only a few rows,
@@ -35,16 +37,30 @@ LOOKUP_SETTINGS = {
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
 }
-TCP_SETTINGS = {
-    "connect_timeout": 5,
-    "keepalives": 1,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
+#: Settings on which the code relies; DATABASE_URL cannot change these settings. The mark tells the
+#: new session whether Postgres has received its settings.
+FIXED_SETTINGS = {
+    "timezone": "UTC",
+    "default_transaction_isolation": r"read\ committed",
+    "agentchord.session": "1",
 }
-DRIVER = "postgresql+psycopg"
-HOST = re.compile(r"[\w.:,%-]+")
+#: Parameters of a connection that DATABASE_URL may change. If DATABASE_URL has several hosts, or if
+#: a host is a replica now, libpq looks for the host that accepts writes.
+CONNECTION = {
+    "connect_timeout": "5",
+    "keepalives": "1",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+    "target_session_attrs": "read-write",
+}
+#: Errors that concern this server or this session, and not the statement: the server is a replica
+#: (25006), lacks disk or memory (53), ends or starts (57P), or cannot read or write files (58).
+#: Another session may lead to a better server, so these errors renew the connections.
+OF_THE_SERVER = ("25006", "53", "57P", "58")
+DRIVER = URL.create("postgresql+psycopg")
+CHECK_SESSION = "SELECT pg_backend_pid(), current_setting('agentchord.session', true)"
 
 
 def dumps(value: Any, *, sort_keys: bool = False) -> str:
@@ -52,40 +68,31 @@ def dumps(value: Any, *, sort_keys: bool = False) -> str:
     return write_jsonb(value, sort_keys=sort_keys)
 
 
-def database_url(url: str) -> URL:
-    """Parse a Postgres URL with any common prefix, and return the URL with psycopg as its driver.
+def connection_parameters(
+    url: str, application_name: str, session_settings: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the parameters of a connection: those of DATABASE_URL, and AgentChord's own.
 
-    Raises:
-        ConfigurationError: If ``url`` is not a Postgres URL. The message does not repeat the URL,
-            because the URL may hold a password.
+    Args:
+        url: URL of Postgres. Its parameters take precedence, except the settings of a session on
+            which the code relies.
+        application_name: Name of the session. A name in the URL becomes a part of this name,
+            because the readers of the history look for sessions named ``agentchord...``.
+        session_settings: Settings of Postgres in addition to the settings of all sessions.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise ConfigurationError(
-            "DATABASE_URL is not a URL: write it as postgresql://user:password@host:5432/name"
-        ) from error
-    if parsed.host and not HOST.fullmatch(parsed.host):
-        raise ConfigurationError(
-            f"DATABASE_URL has the host {parsed.host!r}: "
-            "write it as postgresql://user:password@host:5432/name"
-        )
-    if parsed.drivername.split("+")[0] not in ("postgresql", "postgres"):
-        raise ConfigurationError(
-            f"DATABASE_URL names {parsed.drivername!r}: AgentChord keeps its records in Postgres "
-            "(15 or newer), write postgresql://user:password@host:5432/name"
-        )
-    return parsed.set(drivername=DRIVER)
-
-
-def connect_args(application_name: str, **session_settings: str) -> dict[str, Any]:
-    """Return the arguments of a connection: its name, session settings and TCP settings.
-
-    ``session_settings`` override the settings that all sessions have.
-    """
-    session = SESSION_SETTINGS | session_settings
-    options = " ".join(f"-c {name}={value}" for name, value in session.items())
-    return {"application_name": application_name, "options": options, **TCP_SETTINGS}
+    given = read_postgres_url(url).parameters
+    own, fixed = (
+        " ".join(f"-c {name}={value}" for name, value in settings.items())
+        for settings in (SESSION_SETTINGS | dict(session_settings), FIXED_SETTINGS)
+    )
+    if name := given.get("application_name"):
+        application_name = f"agentchord {name}{application_name.removeprefix('agentchord')}"
+    return {
+        **CONNECTION,
+        **given,
+        "application_name": application_name,
+        "options": " ".join(filter(None, (own, given.get("options"), fixed))),
+    }
 
 
 def create_engine(
@@ -102,14 +109,14 @@ def create_engine(
 
     Args:
         url: Postgres URL.
-        application_name: Name of the sessions in pg_stat_activity.
+        application_name: Name of the sessions in pg_stat_activity; it begins with ``agentchord``.
         max_connections: Number of connections that the pool may open; the heartbeat has one more
             connection of its own.
         session_settings: Settings of Postgres in addition to the settings of all sessions.
     """
-    return create_async_engine(
-        database_url(url),
-        connect_args=connect_args(application_name, **session_settings),
+    engine = create_async_engine(
+        DRIVER,
+        connect_args=connection_parameters(url, application_name, session_settings),
         pool_size=max_connections,
         max_overflow=0,
         pool_timeout=60,
@@ -117,3 +124,70 @@ def create_engine(
         json_serializer=dumps,
         json_deserializer=read_json,
     )
+    _watch(engine.sync_engine)
+    return engine
+
+
+def create_sync_engine(
+    url: str,
+    *,
+    application_name: str,
+    session_settings: Mapping[str, str] = MappingProxyType({}),
+    pool_size: int = 0,
+) -> Engine:
+    """Make an engine for code without an event loop.
+
+    Args:
+        url: Postgres URL.
+        application_name: Name of the sessions in pg_stat_activity; it begins with ``agentchord``.
+        session_settings: Settings of Postgres in addition to the settings of all sessions.
+        pool_size: Number of connections that stay open; 0 closes each connection after its use.
+    """
+    pool: dict[str, Any] = (
+        {"pool_size": pool_size, "max_overflow": 0} if pool_size else {"poolclass": NullPool}
+    )
+    engine = create_psycopg_engine(
+        DRIVER,
+        connect_args=connection_parameters(url, application_name, session_settings),
+        hide_parameters=True,
+        **pool,
+    )
+    _watch(engine)
+    return engine
+
+
+def _watch(engine: Engine) -> None:
+    """Check each new session, and renew the connections after an error of the server."""
+    event.listen(engine, "connect", _check_session)
+    event.listen(engine, "handle_error", _renew)
+
+
+def _renew(context: ExceptionContext) -> None:
+    state = getattr(context.original_exception, "sqlstate", None)
+    if state is not None and state.startswith(OF_THE_SERVER):
+        context.is_disconnect = True
+
+
+def _check_session(connection: Any, _: object) -> None:
+    """Refuse a session that a pooler shares among clients, or that has lost its settings.
+
+    The timeouts protect the cluster from frozen processes, and statements are prepared in the
+    session, so AgentChord needs a session of Postgres itself. A pooler such as PgBouncer gives its
+    clients process ids of its own, and may drop the settings.
+
+    Raises:
+        ConfigurationError: If this is such a session.
+    """
+    connection.autocommit = True
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(CHECK_SESSION)
+        pid, mark = cursor.fetchone()
+    connection.autocommit = False
+    own = getattr(connection, "driver_connection", connection).info.backend_pid
+    if mark is None or pid != own:
+        connection.close()
+        found = "drops the settings of sessions" if mark is None else "shares sessions"
+        raise ConfigurationError(
+            f"DATABASE_URL leads to a pooler such as PgBouncer, which {found}: "
+            "connect directly to Postgres"
+        )

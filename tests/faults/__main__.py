@@ -17,7 +17,7 @@ import pytest
 from tests.benchmarks.machine import describe
 from tests.faults.case import Result, mix, run_case
 from tests.faults.cluster import RECOVERIES, RECOVERIES_OF_MIXES, Cluster, run_cluster
-from tests.faults.injections import FAULTS, Fault
+from tests.faults.injections import Fault, possible_faults
 from tests.faults.scenario import FULL, SHORT
 from tests.faults.table import faults_table
 from tests.support.markdown import write_into
@@ -63,7 +63,9 @@ def main(options: argparse.Namespace) -> int:
 
 def _cases(options: argparse.Namespace) -> list[Case]:
     chosen = [
-        fault for fault in FAULTS if not options.only or any(o in fault.name for o in options.only)
+        fault
+        for fault in possible_faults()
+        if not options.only or any(o in fault.name for o in options.only)
     ]
     single: list[Case] = [
         (fault.name, [fault], number) for fault in chosen for number in range(options.rounds)

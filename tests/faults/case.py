@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.faults.cluster import Cluster, now
 from tests.faults.database import BACK_S, BudgetWatch
-from tests.faults.injections import FAULTS, Fault
+from tests.faults.injections import Fault, possible_faults
 from tests.faults.invariants import (
     Account,
     account_of,
@@ -70,6 +70,7 @@ def run_case(cluster: Cluster, *faults: Fault, name: str = "", seed: int = 0) ->
     name = name or faults[0].name
     scale, simulator = cluster.scale, cluster.stack.simulator
     cluster.enqueued.clear()
+    processes = {name: worker.process.pid for name, worker in cluster.workers.items()}
     cluster.missed.clear()
     simulator.reset()
     simulator.configure(latency_s=scale.latency_s, jitter_s=scale.latency_s, signed=True, seed=seed)
@@ -86,6 +87,8 @@ def run_case(cluster: Cluster, *faults: Fault, name: str = "", seed: int = 0) ->
         cluster.replace_dead()
         wait_until(cluster.ended, timeout_s=scale.ends_in_s, what="all runs have ended")
         wait_until(cluster.idle, timeout_s=BACK_S, what="the last money is booked")
+    ended = {name for name, pid in processes.items() if cluster.workers[name].process.pid != pid}
+    assert not ended or not all(fault.outlived for fault in faults), f"{ended} have ended"
     assert not cluster.missed or len(faults) > 1, "the runs ended before the fault could happen"
     account = account_of(cluster)
     assert watch.looks, "nobody looked at the budgets"
@@ -113,7 +116,7 @@ def run_case(cluster: Cluster, *faults: Fault, name: str = "", seed: int = 0) ->
 
 def mix(seed: int) -> list[Fault]:
     """The faults of a random mix."""
-    real = [fault for fault in FAULTS if fault.name != "nothing"]
+    real = [fault for fault in possible_faults() if fault.name != "nothing"]
     return random.Random(seed).sample(real, FAULTS_OF_A_MIX)
 
 

@@ -6,7 +6,7 @@ The first worker reaches Postgres and Redis through proxies, whose network can b
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import psutil
 from redis import Redis
+from redis.exceptions import RedisError
 from sqlalchemy.engine import make_url
 
 from app import Run, Workflow, enqueue
@@ -27,9 +28,11 @@ from app.errors import ServiceUnavailable
 from app.simulator import run_in_process
 from app.storage.schema import upgrade
 from tests.faults.database import BACK_S, Database
+from tests.faults.disk import Disk
 from tests.faults.proxy import Proxy
 from tests.faults.scenario import Scale
 from tests.faults.seams import give
+from tests.support.planted import PLANTED, assert_not_logged, plant
 from tests.support.stack import Stack, Worker
 from tests.support.waiting import wait_until
 
@@ -50,6 +53,7 @@ class Cluster:
         database: The suite's own connection to Postgres.
         postgres: The proxy between the first worker and Postgres.
         redis: The proxy between the first worker and Redis.
+        disk: The file system of Postgres and Redis.
         max_recoveries: ``engine.max_recoveries`` of its workers.
         broken: Parts that are switched off in all workers; see ``Orders``.
         workers: The processes by name.
@@ -65,6 +69,7 @@ class Cluster:
     database: Database
     postgres: Proxy
     redis: Proxy
+    disk: Disk
     max_recoveries: int = RECOVERIES
     broken: str = ""
     workers: dict[str, Worker] = field(default_factory=dict)
@@ -217,6 +222,17 @@ class Cluster:
         with Redis.from_url(self.stack.urls.redis_url, socket_timeout=ANSWER_S) as redis:
             yield redis
 
+    def set_up_redis(self, step: Callable[[Redis], object]) -> None:
+        """Change Redis, also if it is paused or down at the moment."""
+
+        def changed() -> bool:
+            with suppress(RedisError), self.client_of_redis() as redis:
+                step(redis)
+                return True
+            return False
+
+        wait_until(changed, timeout_s=BACK_S, what="Redis has taken the change")
+
     def redis_process(self) -> psutil.Process:
         """The server's process, also while it does not answer."""
         data = self.stack.folder / "services" / "redis"
@@ -233,8 +249,6 @@ class Cluster:
         wait_until(self._redis_answers, timeout_s=BACK_S, what="Redis answers")
 
     def _redis_answers(self) -> bool:
-        from redis.exceptions import RedisError
-
         try:
             with self.client_of_redis() as redis:
                 return bool(redis.ping())
@@ -262,7 +276,7 @@ class Cluster:
         address = database.set(host="127.0.0.1", port=self.postgres.port, query={})
         return {
             "DATABASE_URL": address.render_as_string(hide_password=False),
-            "REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
+            "REDIS_URL": f"redis://default:{PLANTED}@127.0.0.1:{self.redis.port}/0",
         }
 
 
@@ -293,7 +307,9 @@ def run_cluster(
     """A cluster with services and a simulator of its own."""
     (folder / "agentchord.yaml").write_text(scale.configuration(), encoding="utf-8")
     with ExitStack() as parts:
-        urls = parts.enter_context(Services(folder / "services"))
+        disk = parts.enter_context(Disk(folder / "services"))
+        parts.callback(assert_not_logged, folder)
+        urls = plant(parts.enter_context(Services(folder / "services")))
         upgrade(urls.database_url)
         simulator = parts.enter_context(run_in_process())
         query = make_url(urls.database_url).query
@@ -305,6 +321,7 @@ def run_cluster(
             database=Database(urls.database_url),
             postgres=parts.enter_context(Proxy(socket)),
             redis=parts.enter_context(Proxy(redis)),
+            disk=disk,
             max_recoveries=max_recoveries,
         )
         parts.callback(cluster.database.close)

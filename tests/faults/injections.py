@@ -14,8 +14,10 @@ from typing import Any
 import psutil
 from redis.exceptions import RedisError
 
+from app.embedded.postgres import DATABASE
 from tests.faults.cluster import SCHEDULER, WORKERS, Cluster, alive
 from tests.faults.database import BACK_S
+from tests.faults.disk import may_mount
 from tests.faults.proxy import Way
 from tests.faults.scenario import AT_ONCE, BURST, Scale, tight
 from tests.faults.seams import BOUNDARIES, Orders, disturb_messages
@@ -25,6 +27,7 @@ from tests.support.waiting import wait_until
 Injection = Callable[[Cluster], AbstractContextManager[None]]
 FIVE_MINUTES_S = 300.0
 HALF = 0.5
+DISK_FULL = "disk full"
 
 
 def _at_once(_: Scale) -> float:
@@ -50,6 +53,7 @@ class Fault:
         closes_calls: Whether calls may end with an unknown outcome.
         permits: Permits that a stopped process, or a Redis that lost its data, may use late: the
             number of requests by which the limit may be exceeded.
+        outlived: Whether no process ends by it.
         until_restart: Whether it lasts until ended processes are started again.
         by_itself: Whether it happens at a moment of its own, for which no other part waits.
     """
@@ -59,6 +63,7 @@ class Fault:
     lasts_s: Callable[[Scale], float] = _at_once
     closes_calls: bool = False
     permits: int = 0
+    outlived: bool = False
     until_restart: bool = False
     by_itself: bool = False
 
@@ -220,6 +225,42 @@ def terminate_connections(cluster: Cluster) -> Iterator[None]:
 
 
 @contextmanager
+def make_postgres_read_only(cluster: Cluster) -> Iterator[None]:
+    """Every new session is read-only, and stays so; every old session ends, as in a failover."""
+    cluster.sql(f"ALTER DATABASE {DATABASE} SET default_transaction_read_only = on")
+    with terminate_connections(cluster):
+        yield
+    cluster.sql("SET default_transaction_read_only = off")
+    cluster.sql(f"ALTER DATABASE {DATABASE} RESET default_transaction_read_only")
+
+
+@contextmanager
+def fill_disk(cluster: Cluster) -> Iterator[None]:
+    """The file system of Postgres and Redis has no free block."""
+    cluster.disk.fill()
+    yield
+    cluster.disk.free()
+
+
+@contextmanager
+def make_redis_a_replica(cluster: Cluster) -> Iterator[None]:
+    """Redis follows another server, which does not answer, and refuses all writes."""
+    with cluster.client_of_redis() as redis:
+        redis.replicaof("127.0.0.1", "1")
+    yield
+    cluster.set_up_redis(lambda redis: redis.replicaof("NO", "ONE"))
+
+
+@contextmanager
+def refuse_writes_of_redis(cluster: Cluster) -> Iterator[None]:
+    """Redis has no free memory, and refuses all writes, but no reads."""
+    with cluster.client_of_redis() as redis:
+        redis.config_set("maxmemory", 1)
+    yield
+    cluster.set_up_redis(lambda redis: redis.config_set("maxmemory", 0))
+
+
+@contextmanager
 def cut_network(cluster: Cluster, service: str, way: Way) -> Iterator[None]:
     """No data passes between the first worker and a service, in one direction or both."""
     cluster.await_calls_of(WORKERS[0])
@@ -295,8 +336,22 @@ FAULTS: tuple[Fault, ...] = (
     Fault(name="Redis killed and restarted", inject=restart_redis, permits=BURST),
     Fault(name="Redis paused", inject=pause_redis, lasts_s=_longer_than_a_lease),
     Fault(name="all Redis connections killed", inject=kill_redis_clients),
+    Fault(name="Redis a replica", inject=make_redis_a_replica, outlived=True, lasts_s=_for_a_while),
+    Fault(
+        name="Redis refuses writes",
+        outlived=True,
+        inject=refuse_writes_of_redis,
+        lasts_s=_for_a_while,
+    ),
     Fault(name="Postgres restarted", inject=restart_postgres),
     Fault(name="all Postgres connections ended", inject=terminate_connections),
+    Fault(
+        name="Postgres read-only",
+        outlived=True,
+        inject=make_postgres_read_only,
+        lasts_s=_longer_than_a_lease,
+    ),
+    Fault(name=DISK_FULL, inject=fill_disk, outlived=True, lasts_s=_longer_than_a_lease),
     *_cuts(),
     _provider("429", kind="status", status=429, retry_after_s=1),
     _provider("500", kind="status", status=500),
@@ -316,3 +371,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(name="clocks 5 minutes off", inject=bend_clocks, lasts_s=_for_a_while),
 )
+
+
+def possible_faults() -> list[Fault]:
+    """The faults that the user of this process can make."""
+    return [fault for fault in FAULTS if fault.name != DISK_FULL or may_mount()]

@@ -4,17 +4,17 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
 import migrations
 from app.errors import SchemaMismatch, ServiceUnavailable
 from app.storage import schema
-from app.storage.session import database_url as parse
+from app.storage.session import create_sync_engine
 from app.storage.tables import Table
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_models(database_url: str) -> None:
-    engine = create_engine(parse(database_url))
+    engine = create_sync_engine(database_url, application_name="agentchord test")
 
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
@@ -57,7 +57,7 @@ def test_a_database_without_tables_is_told_with_what_makes_them(
 
 
 def test_a_newer_schema_is_refused(database_url: str) -> None:
-    engine = create_engine(parse(database_url))
+    engine = create_sync_engine(database_url, application_name="agentchord test")
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()

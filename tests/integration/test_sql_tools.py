@@ -7,10 +7,10 @@ from typing import Any
 import psycopg
 import pytest
 from pydantic import SecretStr
+from sqlalchemy.engine import make_url
 
 from app.configuration.sections import Database
 from app.errors import ConfigurationError
-from app.storage.session import database_url as parse
 from app.tools.builtin.sql import QueryTools, Rows, sql_tools
 
 WRITES = [
@@ -50,7 +50,7 @@ def make(url: str) -> None:
 
 
 def plain(url: str) -> str:
-    return parse(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -58,7 +58,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'shop #1.db'}"
     else:
-        url = parse(request.getfixturevalue("database_url")).render_as_string(hide_password=False)
+        url = str(request.getfixturevalue("database_url"))
     make(url)
     return url
 

@@ -5,9 +5,8 @@ from typing import Any
 import psycopg
 from psycopg import pq, waiting
 from psycopg._preparing import PrepareManager
-from sqlalchemy.engine import URL
 
-from app.storage.session import connect_args
+from app.storage.session import connection_parameters
 
 SEARCH_PATH = "simulation,pg_catalog,public"
 
@@ -19,7 +18,7 @@ class Connections:
         url: The database.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: str) -> None:
         self._url = url
         self._spare: list[tuple[pq.abc.PGconn, PrepareManager]] = []
         #: The closed connection that every session has after its end.
@@ -59,12 +58,5 @@ class Connections:
     def _address(self) -> str:
         # Each statement is planned once, because a simulation repeats it thousands of times.
         settings = {"search_path": SEARCH_PATH, "plan_cache_mode": "force_generic_plan"}
-        query = {key: str(value) for key, value in self._url.query.items()}
-        return psycopg.conninfo.make_conninfo(
-            "",
-            **{"host": self._url.host, "port": self._url.port, **query},
-            user=self._url.username,
-            password=self._url.password,
-            dbname=self._url.database,
-            options=connect_args("simulation", **settings)["options"],
-        )
+        parameters = connection_parameters(self._url, "agentchord simulation", settings)
+        return psycopg.conninfo.make_conninfo("", **parameters)

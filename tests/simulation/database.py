@@ -25,7 +25,7 @@ from psycopg import errors, generators, pq, waiting
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.domain.json_text import read_json
-from app.storage.session import MAX_CONNECTIONS, database_url, dumps
+from app.storage.session import DRIVER, MAX_CONNECTIONS, dumps
 from tests.simulation.connections import Connections
 from tests.simulation.loop import CURRENT, EPOCH_S, Process, VirtualLoop
 
@@ -86,8 +86,7 @@ class Database:
     """
 
     def __init__(self, url: str, clock: Path) -> None:
-        self._url = database_url(url)
-        self._connections = Connections(self._url)
+        self._connections = Connections(url)
         self._clock = os.open(clock, os.O_CREAT | os.O_WRONLY, 0o644)
         self._engines: dict[str, AsyncEngine] = {}
         self._sessions: list[Session] = []
@@ -169,7 +168,7 @@ class Database:
         CURRENT.set(Process("before"))
         for slot in SLOTS:
             engine = self._engines[slot] = create_async_engine(
-                self._url,
+                DRIVER,
                 async_creator=self._connect,
                 pool_size=MAX_CONNECTIONS,
                 max_overflow=0,

@@ -27,6 +27,7 @@ from app.local_stack.stack import simulated, worker_arguments
 from app.simulator import SimulatorProcess, run_in_process
 from tests.support.history_checks import assert_history_is_complete
 from tests.support.ledgers import DIFFERENT_TOTALS, assert_ledgers_agree
+from tests.support.planted import assert_not_logged, assert_not_printed, plant
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +111,7 @@ class Stack:
         self, *arguments: str, cwd: Path | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a Python program, as a client of this stack and outside the source tree."""
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, *arguments],
             cwd=cwd or self.folder,
             env={**os.environ, "PYTHONPATH": search_path(), **self.environment, **environment},
@@ -119,6 +120,8 @@ class Stack:
             timeout=END_S,
             check=False,
         )
+        assert_not_printed(done.stdout, done.stderr)
+        return done
 
     def start_python(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start a program as ``python`` does, but do not wait for the program's end."""
@@ -202,7 +205,8 @@ def run_stack(
 
     (folder / "agentchord.yaml").write_text(configuration, encoding="utf-8")
     with ExitStack() as parts:
-        urls = parts.enter_context(Services(folder / "services"))
+        parts.callback(assert_not_logged, folder)
+        urls = plant(parts.enter_context(Services(folder / "services")))
         upgrade(urls.database_url)
         simulator = parts.enter_context(run_in_process())
         stack = Stack(urls, simulator, folder, overrides)

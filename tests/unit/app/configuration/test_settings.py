@@ -78,6 +78,8 @@ def test_the_documented_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> N
     variables = {
         "DATABASE_URL": "postgresql://ada:secret@db/chord",
         "REDIS_URL": "redis://:secret@cache/0",
+        "AGENTCHORD_DATABASE_PASSWORD": "secret 1",
+        "AGENTCHORD_REDIS_PASSWORD": "secret 2",
         "OPENAI_API_KEY": "sk-1",
         "OPENAI_BASE_URL": "http://127.0.0.1:1/v1",
         "ANTHROPIC_API_KEY": "sk-2",
@@ -98,6 +100,8 @@ def test_the_documented_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> N
     assert secrets == [
         "postgresql://ada:secret@db/chord",
         "redis://:secret@cache/0",
+        "secret 1",
+        "secret 2",
         "sk-1",
         "sk-2",
         "ada:secret",

@@ -1,0 +1,77 @@
+"""Celery's connections to Redis: they renew themselves after a refusal by the server.
+
+Without these classes, a Redis that is a replica now, or that refuses writes, would end every Celery
+worker at once, because kombu takes such an answer for an error of the program. The classes are
+named in ``app.celery`` and celeryconfig.py.
+"""
+
+from typing import Any
+
+from celery.app import amqp
+from celery.backends.redis import RedisBackend
+from kombu import Connection
+from kombu.transport import redis as kombu_redis
+from redis.connection import Connection as TcpConnection
+
+from app.storage.redis import connect_redis, refuse_unsuitable, renewing
+
+
+class Channel(kombu_redis.Channel):
+    """A channel of the broker."""
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        parameters: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
+        parameters["connection_class"] = renewing(parameters["connection_class"])
+        return parameters
+
+
+class Transport(kombu_redis.Transport):
+    """The transport of the broker."""
+
+    Channel = Channel
+
+
+class BrokerConnection(Connection):
+    """A connection to the broker, whatever the scheme of its URL."""
+
+    def get_transport_cls(self) -> type[Transport]:
+        """Return the transport."""
+        return Transport
+
+
+class AMQP(amqp.AMQP):
+    """The messages of the Celery application."""
+
+    Connection = BrokerConnection
+
+
+class Backend(RedisBackend):
+    """The store of results, which only the counters of chords need."""
+
+    def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
+        parameters: dict[str, Any] = super()._params_from_url(url, defaults)  # type: ignore[misc]
+        plain = parameters.get("connection_class", TcpConnection)
+        return parameters | {"connection_class": renewing(plain)}
+
+
+def prepare_flower(url: str) -> None:
+    """Check the broker of Flower, and show Flower the way to queues behind a Unix socket.
+
+    Flower takes only the path and the password out of such a URL, but no user and no database.
+
+    Args:
+        url: URL of the broker, as Celery has it.
+
+    Raises:
+        ConfigurationError: If AgentChord cannot work with this Redis.
+    """
+    from flower.utils import broker  # type: ignore[import-untyped]
+
+    refuse_unsuitable(url)
+
+    class Socket(broker.RedisSocket):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.redis = connect_redis(url)
+
+    broker.RedisSocket = Socket

@@ -5,7 +5,7 @@ The file is over 400 lines because it is the one list of all keys that can be co
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from fnmatch import fnmatchcase
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network

@@ -10,7 +10,7 @@ from pathlib import Path
 from redis import Redis
 
 from app.embedded import ServiceUrls
-from tests.support.embedded_home import connect
+from tests.support.embedded_home import administer
 from tests.support.waiting import wait_until
 
 # Postgres's own counter of commits lags by up to 10 s, which is longer than a measurement, and
@@ -74,7 +74,7 @@ class Counters:
     def __init__(self, urls: ServiceUrls, postgres_log: Path) -> None:
         self._urls = urls
         self._log = postgres_log
-        self._postgres = connect(urls)
+        self._postgres = administer(urls)
         self._postgres.execute("SET log_statement = 'none'")
         self._redis = Redis.from_url(urls.redis_url)
         self._redis.ping()
@@ -120,7 +120,7 @@ class Counters:
         wait_until(lambda: self._log_statement() == expected, what="Postgres to reload")
 
     def _log_statement(self) -> str | None:
-        with connect(self._urls) as fresh:
+        with administer(self._urls) as fresh:
             row = fresh.execute("SHOW log_statement").fetchone()
         return str(row[0]) if row else None
 

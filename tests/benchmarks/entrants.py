@@ -9,10 +9,11 @@ import psutil
 from sqlalchemy.engine import make_url
 
 from app.domain.agent import PROVIDERS
+from app.embedded.postgres import SUPERUSER
 from app.local_stack.stack import SCHEDULER, SCHEDULER_THREADS
 from tests.benchmarks.contenders import BenchmarkFailed, Contender
 from tests.benchmarks.processes import Roles, resident_mb, with_descendants
-from tests.support.embedded_home import connect
+from tests.support.embedded_home import administer
 from tests.support.stack import ROOT, Stack
 
 AGENTCHORD = "AgentChord"
@@ -151,7 +152,8 @@ def _variables(stack: Stack, workers: int) -> dict[str, str]:
 def _own_database(stack: Stack, entrant: Entrant) -> str:
     """Create a database; its address in libpq's form, or "" if an extension is missing."""
     name = entrant.environment
-    with connect(stack.urls) as postgres:
+    server = make_url(stack.urls.database_url)
+    with administer(stack.urls) as postgres:
         if (
             entrant.extension
             and not postgres.execute(
@@ -160,5 +162,6 @@ def _own_database(stack: Stack, entrant: Entrant) -> str:
         ):
             return ""
         postgres.execute(f"CREATE DATABASE {name}".encode())
-    url = make_url(stack.urls.database_url).set(drivername="postgresql", database=name)
+    # Some peers make extensions and further databases.
+    url = server.set(drivername="postgresql", username=SUPERUSER, database=name)
     return url.render_as_string(hide_password=False)

@@ -80,23 +80,27 @@ class StoredLimits:
             on_change: This function is called after a change, when agents that wait for a limit may
                 be claimed.
         """
+        changed = False
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._look.wait(), LOOK_S)
             self._look.clear()
             try:
                 async with self._engine.connect() as connection:
-                    changed = self._take(await read_limits(connection))
+                    changed |= self._take(await read_limits(connection))
+                if changed:
+                    log.info("limits_changed", stored=len(self._stored))
+                    await limiter.reconfigure()
+                    # Agents are woken only after the change. Under the old limits, the agents
+                    # would have to wait again for the same time.
+                    await persist(self._engine, wake_deferred_by_limits, name="wake_deferred")
+                    await on_change()
+                    changed = False
             except (DBAPIError, TimeoutError) as error:
                 log.warning("stored_limits_not_read", error=cause(error), retry_in_s=LOOK_S)
-                continue
-            if changed:
-                log.info("limits_changed", stored=len(self._stored))
-                await limiter.reconfigure()
-                # Agents are woken only after the change. Under the old limits, the agents would
-                # have to wait again for the same time.
-                await persist(self._engine, wake_deferred_by_limits, name="wake_deferred")
-                await on_change()
+            except Exception:
+                # A worker that does not follow the limits any more would exceed them.
+                log.exception("stored_limits_failed")
 
     async def recent_use(self, bucket: str, seconds: float) -> tuple[int, int]:
         """Return a bucket's requests and tokens of the last seconds; calls in flight count, too.

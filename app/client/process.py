@@ -79,15 +79,18 @@ def process() -> Process:
         return Client(build_platform(application_name=f"agentchord client {os.getpid()}"))
 
     try:
-        return Process(loop=loop, client=loop.run(open_()))
+        made = Process(loop=loop, client=loop.run(open_()))
     except BaseException:
         loop.close()
         raise
+    # At the end of the process, the client is closed before the built-in services stop, because
+    # they were registered earlier.
+    atexit.register(close_process)
+    return made
 
 
-@atexit.register
 def close_process() -> None:
-    """Close this process's client, if there is one; a forked child has its parent's no more."""
+    """Close this process's client, if there is one."""
     if made := process.forget():
         made.close()
 

@@ -91,6 +91,10 @@ class Relay:
                 except (RedisError, DBAPIError, OSError) as error:  # TimeoutError is an OSError
                     log.warning("events_not_copied", error=cause(error), retry_in_s=RENEWAL_S)
                     self._after = None
+                except Exception:
+                    # A copy that fails does not harm the runs, so it must not end the process.
+                    log.exception("relay_failed")
+                    self._after = None
                 await asyncio.sleep(RENEWAL_S)
         finally:
             await self._resign()

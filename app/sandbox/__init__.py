@@ -1,0 +1,5 @@
+"""Evaluates conditions and JSON Schemas from outside in separate processes, within limits.
+
+``program`` runs in these processes, ``processes`` starts and ends them, and ``turns`` decides which
+run may use them next.
+"""

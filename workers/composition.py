@@ -253,7 +253,7 @@ class Composition:
 
     def _agents(self) -> Agents:
         settings, engine = self._platform.settings, self._platform.engine
-        tools = ToolRegistry(settings.imports, builtin_tools(settings.tools))
+        tools = ToolRegistry(settings.imports, builtin_tools(settings.tools, self._sandbox))
         tools.load()
         max_output_bytes = settings.engine.max_output_bytes
         schemas = OutputSchemas(self._sandbox)

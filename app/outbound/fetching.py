@@ -12,6 +12,7 @@ from app.configuration.sections import HttpTools
 from app.domain.suggestions import listed, shortened
 from app.errors import AddressRefused
 from app.outbound.addresses import Lookup, Target, look_up, resolve_public
+from app.outbound.charsets import decoded
 
 REDIRECTS = (301, 302, 303, 307, 308)
 KEEP_METHOD = (307, 308)
@@ -56,11 +57,8 @@ class WebAnswer:
     is_cut: bool
 
     def text(self) -> str:
-        """Decode the body; bytes outside its character set are replaced."""
-        try:
-            return self.body.decode(self.charset or "utf-8", "replace")
-        except LookupError:
-            return self.body.decode("utf-8", "replace")
+        """Decode the body; call this method in a thread, because the body may be large."""
+        return decoded(self.body, self.charset)
 
 
 class Fetcher:

@@ -19,7 +19,9 @@ MAX_BYTES = 10_000_000
 # The system limits the CPU time of a task. This limit also ends a process that gets no CPU time.
 WALL_S = 60.0
 
-Task = Literal["condition", "schema"]
+Task = Literal["condition", "schema", "page"]
+# An estimate, until the task has ended.
+_TASK_S = 2.0
 
 
 class SandboxLimit(Exception):
@@ -34,7 +36,7 @@ class Sandbox:
 
     A task costs about a millisecond. The first task of a process costs about 0.1 s, because the
     process has to start. The sandbox has a weakness: a task that has started is not interrupted for
-    the task of another run. Therefore a task may wait for the limit of 2 s of CPU time.
+    the task of another run. Therefore a task may wait until that task reaches its limit.
 
     Example:
         sandbox = Sandbox()
@@ -42,7 +44,7 @@ class Sandbox:
     """
 
     def __init__(self) -> None:
-        self._turns = Turns(PLACES, worst_s=program.CPU_S)
+        self._turns = Turns(PLACES, worst_s=_TASK_S)
         self._idle: list[_Process] = []
         self._busy: set[_Process] = set()
 
@@ -75,7 +77,7 @@ class Sandbox:
             process.kill()
             raise
         if found is None:
-            raise SandboxLimit(f"took over {program.CPU_S} s of CPU time, or too much memory")
+            raise SandboxLimit(f"took over {program.CPU_S[task]} s of CPU time, or too much memory")
         kind, value = read_json(found)
         if kind == "MEMORY":
             raise SandboxLimit("took too much memory")

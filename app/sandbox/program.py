@@ -17,7 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CPU_S = 2
+#: Seconds of CPU time that a task may take, by the name of the task.
+CPU_S = {"condition": 2, "schema": 2, "page": 5}
 MEMORY_BYTES = 200_000_000
 #: If a process still has more memory than this after a task, the process ends. Therefore earlier
 #: tasks leave enough memory for a task.
@@ -96,7 +97,21 @@ def _schema(given: Any) -> Any:
     return ["FIT", None] if found is None else ["UNFIT", found]
 
 
-TASKS = {"condition": _condition, "schema": _schema}
+def _page(given: Any) -> Any:
+    """Read ``{page, url}``; the answer is ``["TEXT", text]`` with the page's text in Markdown."""
+    import trafilatura
+
+    text = trafilatura.extract(
+        given["page"],
+        url=given["url"],
+        output_format="markdown",
+        include_links=True,
+        favor_recall=True,
+    )
+    return ["TEXT", text or trafilatura.html2txt(given["page"])]
+
+
+TASKS = {"condition": _condition, "schema": _schema, "page": _page}
 
 
 def main() -> None:
@@ -108,11 +123,8 @@ def main() -> None:
     os.dup2(2, 1)
     while length := sys.stdin.buffer.read(LENGTH.size):
         document = sys.stdin.buffer.read(*LENGTH.unpack(length))
-        # The timer counts the CPU time of this task. At its end, the system ends the process.
-        signal.setitimer(signal.ITIMER_PROF, CPU_S)
         answer = _answer(document)
         del document
-        signal.setitimer(signal.ITIMER_PROF, 0)
         ends = _memory_bytes() > KEPT_BYTES
         answers.write(HEADER.pack(len(answer), ends) + answer)
         answers.flush()
@@ -132,11 +144,14 @@ def _memory_bytes() -> int:
 def _answer(document: bytes) -> bytes:
     try:
         name, given = json.loads(document)
+        # The timer counts the CPU time of this task. At its end, the system ends the process.
+        signal.setitimer(signal.ITIMER_PROF, CPU_S[name])
         answer = TASKS[name](given)
     except MemoryError:
         answer = ["MEMORY", None]
-    except (RuntimeError, ValueError, OverflowError) as error:
+    except (RuntimeError, ValueError, OverflowError, ImportError) as error:
         answer = ["ERROR", shown(error) or type(error).__name__]
+    signal.setitimer(signal.ITIMER_PROF, 0)
     return json.dumps(answer).encode()
 
 

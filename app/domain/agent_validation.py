@@ -19,6 +19,9 @@ from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import AuthenticationFailed, BadRequest, BudgetExceeded, WorkflowError
 
 MAX_NAME_CHARS = 200
+#: Longest template of a prompt, and most braces in it. A brace may open a placeholder.
+MAX_TEMPLATE_CHARS = 500_000
+MAX_BRACES = 20_000
 # Placeholders, dependencies and queues contain these names without any escaping.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 BOUNDS = {
@@ -100,6 +103,16 @@ def _in_texts(agent: Agent) -> Problem | None:
         optional = field == "description" or (field == "prompt_template" and agent.kind != LLM)
         if not value.strip() and not optional:
             return field, "is empty: give a string"
+    if len(agent.prompt_template) > MAX_TEMPLATE_CHARS:
+        return "prompt_template", (
+            f"has {len(agent.prompt_template):,} characters, the limit is "
+            f"{MAX_TEMPLATE_CHARS:,}: put long texts into the input"
+        )
+    braces = agent.prompt_template.count("{") + agent.prompt_template.count("}")
+    if braces > MAX_BRACES:
+        return "prompt_template", (
+            f"has {braces:,} braces, the limit is {MAX_BRACES:,}: put long JSON into the input"
+        )
     if len(agent.module) > MAX_NAME_CHARS:
         return "module", f"is {shortened(agent.module)}: give at most {MAX_NAME_CHARS} characters"
     return None

@@ -19,7 +19,8 @@ from typing import Any
 
 #: Seconds of CPU time that a task may take, by the name of the task.
 CPU_S = {"condition": 2, "schema": 2, "page": 5}
-MEMORY_BYTES = 200_000_000
+#: Memory for data. With the code of Python and its libraries, a process has at most 200 MB.
+MEMORY_BYTES = 160_000_000
 #: If a process still has more memory than this after a task, the process ends. Therefore earlier
 #: tasks leave enough memory for a task.
 KEPT_BYTES = 100_000_000

@@ -238,3 +238,19 @@ def test_anthropic_is_told_what_its_mode_takes() -> None:
     assert anthropic_format(schema, "claude-opus-4-1") is not None
     assert anthropic_format({"type": "object"}, "claude-haiku-4-5") is None
     assert anthropic_format({"$ref": "#"}, "claude-haiku-4-5") is None
+
+
+def test_lists_of_types_do_not_multiply_without_a_bound() -> None:
+    kinds = ["object", "array", "string", "null", "number", "integer", "boolean"]
+    schema: dict[str, Any] = {"type": ["string", "null"]}
+    for _ in range(5):
+        schema = {"type": kinds, "properties": {"a": schema, "b": schema}}
+    schema["type"] = "object"
+    started_s = time.thread_time()
+
+    told = openai_format(schema, "gpt-4o")
+
+    assert told is not None
+    assert told["json_schema"]["strict"] is False
+    assert anthropic_format(schema, "claude-haiku-4-5") is None
+    assert time.thread_time() - started_s < 0.25

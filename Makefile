@@ -17,7 +17,7 @@ SCRIPTS := scripts/setup scripts/peers .ci/run
 unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV CONDA_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults check format coverage bench bench-peers scale limits watching footprint layout lock clean
+.PHONY: help setup demo test faults fuzz check format coverage bench bench-peers scale limits watching footprint layout lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ coverage: setup ## the tests again, with branch coverage (subprocesses included)
 faults: setup ## every fault in full size, 20 random mixes, 1000 simulations (SEEDS=...): the table of docs/reliability.md (half an hour)
 	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.faults --markdown docs/reliability.md $(ARGS)
 	@[ $(SEEDS) = 0 ] || env $(PRIVATE:%=-u %) $(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS)
+
+fuzz: setup ## 10,000 hostile inputs: none may hold up the loop or take much memory (an hour)
+	@env $(PRIVATE:%=-u %) $(BIN)/python -m pytest tests/fuzz -n $(JOBS) --hypothesis-profile fuzz --timeout 0 $(ARGS)
 
 limits: setup ## how well limits are kept and used, in full (40 minutes)
 	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.benchmarks.limits $(ARGS)

@@ -25,7 +25,7 @@ FOREIGN_VARIABLES = ("OPENAI_", "ANTHROPIC_", "AGENTCHORD_", "DATABASE_URL", "RE
 #: Kinds whose tests start services and wait.
 SLOW = ("e2e", "faults")
 KINDS = ("unit", "integration", "e2e", "faults", "browser", "benchmark")
-FOLDERS = {"benchmarks": "benchmark", "repository": "unit", "simulation": "faults"}
+FOLDERS = {"benchmarks": "benchmark", "fuzz": "unit", "repository": "unit", "simulation": "faults"}
 TEMPLATE = "agentchord_template"
 REDIS_DATABASES = 16
 
@@ -36,6 +36,14 @@ settings.register_profile(
     derandomize=True,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
+)
+# Four subjects of tests/fuzz make 10,000 cases together.
+settings.register_profile(
+    "fuzz",
+    deadline=None,
+    max_examples=2500,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("dev")
 

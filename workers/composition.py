@@ -30,6 +30,8 @@ from app.kinds.registry import KindRegistry
 from app.llm.cache import AnswerCache
 from app.llm.clients import Clients
 from app.rate_limits.limiter import ClusterLimiter
+from app.registration.output_schemas import OutputSchemas
+from app.sandbox.processes import Sandbox
 from app.scheduler.watchdog import Watchdog
 from app.storage.attachments import fix_attachments
 from app.storage.deferred import wake_deferred
@@ -131,6 +133,7 @@ class Composition:
         self._backends = backends
         self._redactor = Redactor(settings.secret_values())
         self.inflight = InFlight()
+        self._sandbox = Sandbox()
         self.planner = call_planner(settings)
         self._background = Background()
         self._history = HistoryWriter(engine, self._background)
@@ -197,6 +200,7 @@ class Composition:
 
     async def close(self) -> None:
         """Wait for the steps in the background, and close the backends' connections."""
+        self._sandbox.close()
         await self._failures.close()
         await self._background.close(timeout_s=CLOSE_S)
         await self._breakers.close()
@@ -248,9 +252,10 @@ class Composition:
 
     def _agents(self) -> Agents:
         settings, engine = self._platform.settings, self._platform.engine
-        tools = ToolRegistry(settings.imports, builtin_tools(settings.tools))
+        tools = ToolRegistry(settings.imports, builtin_tools(settings.tools, self._sandbox))
         tools.load()
         max_output_bytes = settings.engine.max_output_bytes
+        schemas = OutputSchemas(self._sandbox)
         kinds = KindRegistry(
             imports=settings.imports,
             allow_addresses=settings.allow_addresses,
@@ -268,6 +273,7 @@ class Composition:
                     AttachmentReader(settings.attachments, in_thread=run_in_thread),
                     GroupCommit(engine, fix_attachments, name="attachments"),
                 ),
+                schemas=schemas,
                 max_output_bytes=max_output_bytes,
             ),
             kinds=KindAgents(kinds, max_output_bytes=max_output_bytes),
@@ -276,7 +282,8 @@ class Composition:
                 max_depth=settings.engine.max_depth,
                 thresholds=settings.engine.budget_thresholds,
             ),
-            conditions=ConditionEvaluator(),
+            conditions=ConditionEvaluator(self._sandbox),
+            schemas=schemas,
         )
 
     async def _tell_quarantine(self, lost: Lost) -> None:

@@ -12,15 +12,12 @@ from structlog.contextvars import bound_contextvars
 
 from app.conditions.evaluator import ConditionEvaluator
 from app.configuration.sections import EngineSettings
-from app.domain.agent import Agent, AgentResult
-from app.domain.attachments import sources_of
+from app.domain.agent import AgentResult
 from app.domain.condition import Condition
-from app.domain.data_flow import View
 from app.domain.for_each import agent_of, items_of
 from app.domain.json_text import write_json
 from app.domain.kinds import LLM, WORKFLOW
 from app.domain.paths import parse_output_path, part_of, reason_of
-from app.domain.prompt import render
 from app.domain.status import AgentStatus
 from app.domain.suggestions import shortened
 from app.domain.waits import LongWait
@@ -33,7 +30,7 @@ from app.errors import (
 )
 from app.failures.decisions import Fail, Retry
 from app.failures.handler import FailureHandler
-from app.registration.output_schemas import find_schema_problem
+from app.registration.output_schemas import OutputSchemas
 from app.scheduler.scheduler import Scheduler
 from app.storage.claims import ClaimedAgent
 from app.storage.fan_out import Items
@@ -50,6 +47,7 @@ from workers.jobs import Job
 from workers.run_contexts import RunContext
 from workers.settling import Records, Settling
 from workers.texts import storable
+from workers.views import beside, rendered, view_of
 from workers.worker_metrics import WorkerMetrics
 
 log = structlog.get_logger(__name__)
@@ -57,12 +55,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Agents:
-    """The code that runs attempts of each kind of agent, and the code that evaluates conditions."""
+    """The code that runs attempts of each kind of agent, and applies conditions and schemas."""
 
     llm: LLMAgent
     kinds: KindAgents
     sub_workflows: SubWorkflowAgent
     conditions: ConditionEvaluator
+    schemas: OutputSchemas
 
 
 class Pipeline:
@@ -201,9 +200,10 @@ class Pipeline:
         if condition and not job.element and not await self._holds(job, condition):
             return _skipped(job, condition)
         if job.is_list:
-            return self._expanded(job)
+            return await beside(job, lambda: self._expanded(job))
         if job.agent.kind == WORKFLOW:
-            return await self._agents.sub_workflows.start(job, _view(job).inputs)
+            view = await beside(job, lambda: view_of(job))
+            return await self._agents.sub_workflows.start(job, view.inputs)
         output = await self._output(job)
         self._check_size(job, output)
         if not job.element:
@@ -212,23 +212,39 @@ class Pipeline:
 
     async def _holds(self, job: Job, condition: Condition) -> bool:
         seen = job.run.workflow.data_flow.outputs_and_context(job.agent, job.claimed.outputs)
-        return await self._agents.conditions.holds(condition, job.run.input, seen)
+        return await self._agents.conditions.holds(
+            condition, run_input=job.run.input, values=seen, turn=job.run.turn
+        )
 
     async def _output(self, job: Job) -> Any:
         agent = job.agent
-        view = _view(job)
         if agent.kind != LLM:
+            view = await beside(job, lambda: view_of(job))
             output = await self._agents.kinds.run(job, view.inputs)
-            _check_schema(agent, output)
+            await self._check_schema(job, output)
             return output
-        prompt = job.prompt = render(agent.prompt_template, view.values, absent=view.absent)
-        sources = sources_of(agent, view.values, absent=view.absent)
+        prompt, sources = await beside(job, lambda: rendered(job))
+        job.prompt = prompt
         output = await self._agents.llm.run(job, prompt, sources)
         return storable(output) if isinstance(output, str) else output
 
+    async def _check_schema(self, job: Job, output: Any) -> None:
+        """Refuse an output that does not fit the schema of an agent that asks no model."""
+        agent = job.agent
+        if agent.output_schema is None:
+            return
+        problem = await self._agents.schemas.find_problem(
+            output, agent.output_schema, "output", job.run.turn
+        )
+        if problem:
+            raise OutputInvalid(
+                f"agent {agent.name!r}: {problem}: correct the code that returns the output, "
+                "or the schema"
+            )
+
     def _expanded(self, job: Job) -> Ending:
         agents = {agent.name for agent in job.run.workflow.agents}
-        values = _view(job).values
+        values = view_of(job).values
         found = items_of(job.agent, values, agents=agents, max_items=self._limits.max_items)
         if not found:
             return _completed(job, [])
@@ -296,22 +312,6 @@ def _waiting(job: Job) -> Ending:
         outcome="running",
         event="sub_run_started",
     )
-
-
-def _view(job: Job) -> View:
-    flow, claimed = job.run.workflow.data_flow, job.claimed
-    return flow.view(job.agent, job.run.input, claimed.outputs, job.element)
-
-
-def _check_schema(agent: Agent, output: Any) -> None:
-    """Refuse an output that does not fit the schema of an agent that asks no model."""
-    if agent.output_schema is None:
-        return
-    if problem := find_schema_problem(output, agent.output_schema, "output"):
-        raise OutputInvalid(
-            f"agent {agent.name!r}: {problem}: correct the code that returns the output, "
-            "or the schema"
-        )
 
 
 def _check_mapping(job: Job, output: Any) -> None:

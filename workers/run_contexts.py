@@ -10,6 +10,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.workflow import Workflow
+from app.sandbox.turns import Turn
 from app.storage.fetch import fetch
 from app.storage.group_commit import GroupCommit
 from app.storage.runs import read_workflow
@@ -43,6 +44,11 @@ class RunContext:
         finds standing budgets for each hold.
         """
         return (self.run_id, *self.ancestors)
+
+    @property
+    def turn(self) -> Turn:
+        """The run's turn in the sandbox."""
+        return Turn(self.tenant, self.run_id)
 
 
 class RunContexts:

@@ -258,11 +258,13 @@ class Database(Section):
     Attributes:
         url: SQLAlchemy URL of a Postgres, MySQL or SQLite database.
         max_rows: Largest number of rows in the result of a query.
+        max_bytes: Longest result of a query, as JSON in UTF-8.
         timeout_s: Seconds that a query may take.
     """
 
     url: SecretStr
     max_rows: int = Field(200, ge=1, le=100_000)
+    max_bytes: int = Field(1_000_000, ge=1000, le=100_000_000)
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
 
     @model_validator(mode="before")

@@ -19,6 +19,9 @@ from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import AuthenticationFailed, BadRequest, BudgetExceeded, WorkflowError
 
 MAX_NAME_CHARS = 200
+#: Longest template of a prompt, and most braces in it. A brace may open a placeholder.
+MAX_TEMPLATE_CHARS = 500_000
+MAX_BRACES = 20_000
 # Placeholders, dependencies and queues contain these names without any escaping.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 BOUNDS = {
@@ -105,6 +108,19 @@ def _in_texts(agent: Agent) -> Problem | None:
             return field, "is empty: give a string"
     if len(agent.module) > MAX_NAME_CHARS:
         return "module", f"is {shortened(agent.module)}: give at most {MAX_NAME_CHARS} characters"
+    problem = _in_template(agent.prompt_template)
+    return ("prompt_template", problem) if problem else None
+
+
+def _in_template(template: str) -> str | None:
+    if len(template) > MAX_TEMPLATE_CHARS:
+        return (
+            f"has {len(template):,} characters, the limit is {MAX_TEMPLATE_CHARS:,}: "
+            "put long texts into the input"
+        )
+    braces = template.count("{") + template.count("}")
+    if braces > MAX_BRACES:
+        return f"has {braces:,} braces, the limit is {MAX_BRACES:,}: put long JSON into the input"
     return None
 
 

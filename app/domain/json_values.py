@@ -117,6 +117,27 @@ def plain_json(value: Any) -> Any:
     return [plain_json(part) for part in value] if isinstance(value, Sequence) else value
 
 
+def is_small(value: Any, most: int) -> bool:
+    """Return whether a value has at most ``most`` values and characters.
+
+    The count stops as soon as it exceeds the limit.
+    """
+    waiting = [value]
+    size = 0
+    while waiting and size <= most:
+        part = waiting.pop()
+        size += 1
+        if isinstance(part, str):
+            size += len(part)
+        elif isinstance(part, Mapping):
+            size += sum(map(len, part))
+            waiting.extend(part.values())
+        elif isinstance(part, list | tuple):
+            size += len(part)
+            waiting.extend(part if size <= most else ())
+    return size <= most
+
+
 def find_text_problem(value: Any) -> str | None:
     """Return the reason why Postgres cannot store a value as text; None if there is no reason.
 

@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.errors import AuthenticationFailed
+from app.outbound.charsets import charset_of
 
 if TYPE_CHECKING:
+    import httpx2
     from anthropic import AsyncAnthropic
     from openai import AsyncOpenAI
 
@@ -126,6 +128,16 @@ class Connection:
             default_query=self._query,
             max_retries=0,
             timeout=timeout,
-            http_client=sdk.http_client(limits=limits, timeout=timeout),
+            http_client=sdk.http_client(
+                limits=limits,
+                timeout=timeout,
+                event_hooks={"response": [_choose_charset]},
+            ),
         )
         return client
+
+
+async def _choose_charset(response: "httpx2.Response") -> None:
+    """Choose the character set of an error, whose text the SDK decodes."""
+    if response.is_error:
+        response.encoding = charset_of(response.charset_encoding)

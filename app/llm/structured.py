@@ -15,6 +15,9 @@ from app.llm.models import anthropic_takes_schema, openai_takes_schema
 
 #: The key in a request's parameters for the JSON Schema of the answer.
 OUTPUT_SCHEMA = "output_schema"
+#: Largest narrowed schema: its parts, and its remarks in units of 100 characters. A list of types
+#: becomes one part for each type, so the number of parts can grow with a power of the depth.
+MAX_PARTS = 5000
 MAX_DEPTH = 10  # neither provider takes deeper schemas; this limit also ends recursion
 
 _COMMON = frozenset(
@@ -37,12 +40,24 @@ class _CannotSay(Exception):
     """The schema has a part that the provider's mode does not take."""
 
 
+class _Room:
+    """The room that is left for parts of a narrowed schema."""
+
+    def __init__(self) -> None:
+        self._left = MAX_PARTS
+
+    def take(self, parts: int) -> None:
+        self._left -= parts
+        if self._left < 0:
+            raise _CannotSay
+
+
 def openai_format(schema: Mapping[str, Any], model: str) -> dict[str, Any] | None:
     """Return ``response_format`` for a schema, or None if the schema must be an instruction."""
     if not openai_takes_schema(model) or schema.get("type") != "object":
         return None
     try:
-        said, strict = _OPENAI.narrowed(schema), True
+        said, strict = _OPENAI.narrowed(schema, _Room()), True
     except _CannotSay:
         # The mode is not strict, so the provider follows the schema as well as it can.
         said, strict = dict(schema), False
@@ -55,7 +70,7 @@ def anthropic_format(schema: Mapping[str, Any], model: str) -> dict[str, Any] | 
     if not anthropic_takes_schema(model):
         return None
     try:
-        return {"type": "json_schema", "schema": _ANTHROPIC.narrowed(schema)}
+        return {"type": "json_schema", "schema": _ANTHROPIC.narrowed(schema, _Room())}
     except _CannotSay:
         return None
 
@@ -77,7 +92,7 @@ class _Words:
     keywords: frozenset[str]
     all_required: bool
 
-    def narrowed(self, schema: Any, depth: int = 0) -> dict[str, Any]:
+    def narrowed(self, schema: Any, room: _Room, depth: int = 0) -> dict[str, Any]:
         """Narrow a schema to these keywords, and close its objects to further keys.
 
         Raises:
@@ -85,6 +100,7 @@ class _Words:
         """
         if not isinstance(schema, Mapping) or depth > MAX_DEPTH or schema.keys() & _UNSAID:
             raise _CannotSay
+        room.take(1)
         kinds = schema.get("type")
         if isinstance(kinds, list):
             # A list of types is not allowed everywhere in a schema, but anyOf is allowed
@@ -92,33 +108,34 @@ class _Words:
             each = [
                 {"type": kind} if kind == "null" else {**schema, "type": kind} for kind in kinds
             ]
-            return {"anyOf": [self.narrowed(one, depth + 1) for one in each]}
+            return {"anyOf": [self.narrowed(one, room, depth + 1) for one in each]}
         if "$ref" in schema:
             return _reference(schema, depth)
-        part = self._inside(self._remarked(schema), depth)
+        part = self._inside(self._remarked(schema, room), room, depth)
         if part.get("type") == "object":
             return self._closed(part, schema)
         if not part.keys() & {"type", "anyOf", "enum", "const"}:
             raise _CannotSay
         return part
 
-    def _remarked(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+    def _remarked(self, schema: Mapping[str, Any], room: _Room) -> dict[str, Any]:
         """Keep the part of a schema with these keywords, and move the rest into the description."""
         known = self.keywords | {"default"}
         part = {key: value for key, value in schema.items() if key in self.keywords}
         rest = {k: value for k, value in schema.items() if k not in known and k[:1] != "$"}
         if rest:
             remark = json.dumps(rest)
+            room.take(len(remark) // 100)
             part["description"] = f"{part.get('description', '')} {remark}".strip()
         return part
 
-    def _inside(self, part: dict[str, Any], depth: int) -> dict[str, Any]:
+    def _inside(self, part: dict[str, Any], room: _Room, depth: int) -> dict[str, Any]:
         for name in {"properties", "$defs"} & part.keys():
-            part[name] = {k: self.narrowed(v, depth + 1) for k, v in part[name].items()}
+            part[name] = {k: self.narrowed(v, room, depth + 1) for k, v in part[name].items()}
         if "items" in part:
-            part["items"] = self.narrowed(part["items"], depth + 1)
+            part["items"] = self.narrowed(part["items"], room, depth + 1)
         if "anyOf" in part:
-            part["anyOf"] = [self.narrowed(option, depth + 1) for option in part["anyOf"]]
+            part["anyOf"] = [self.narrowed(option, room, depth + 1) for option in part["anyOf"]]
         return part
 
     def _closed(self, part: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from app.configuration.sections import HttpTools
 from app.domain.suggestions import listed, shortened
 from app.errors import AddressRefused
 from app.outbound.addresses import Lookup, Target, look_up, resolve_public
+from app.outbound.charsets import decoded
 from app.outbound.headers import check_headers
 
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -53,11 +54,8 @@ class WebAnswer:
     is_cut: bool
 
     def text(self) -> str:
-        """Decode the body; bytes outside the body's character set are replaced."""
-        try:
-            return self.body.decode(self.charset or "utf-8", "replace")
-        except LookupError:
-            return self.body.decode("utf-8", "replace")
+        """Decode the body; call this method in a thread, because the body may be large."""
+        return decoded(self.body, self.charset)
 
 
 class Fetcher:

@@ -28,7 +28,7 @@ class ToolRegistry:
             name, the module's tool is used.
 
     Example:
-        tools = ToolRegistry(["my_tools"], builtin_tools(settings.tools))
+        tools = ToolRegistry(["my_tools"], builtin_tools(settings.tools, sandbox))
         output = await tools.resolve("get_weather").call('{"city": "Oslo"}')
     """
 

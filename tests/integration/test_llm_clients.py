@@ -4,11 +4,13 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from app.errors import (
     AuthenticationFailed,
@@ -291,3 +293,27 @@ async def _raw_server(handle: Any) -> AsyncIterator[str]:
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_the_text_of_an_error_is_decoded_in_no_time(form: str) -> None:
+    async def refuse(_: web.Request) -> web.Response:
+        headers = {"Content-Type": "text/plain; charset=punycode"}
+        return web.Response(status=400, body=b"no no no-" + b"a" * 200_000, headers=headers)
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", refuse)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+    client = client_of(form, url)
+    client.preload()
+    started_s = time.thread_time()
+
+    with pytest.raises(BadRequest, match="no no no"):
+        await client.complete("go", model="gpt-4o", max_tokens=50)
+
+    assert time.thread_time() - started_s < 1.5
+    await client.close()
+    await runner.cleanup()

@@ -1,6 +1,8 @@
 """``sql_query`` reads; no query changes anything or takes longer than the limit."""
 
+import resource
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from sqlalchemy.engine import make_url
 from app.configuration.sections import Database
 from app.errors import ConfigurationError
 from app.tools.builtin.sql import QueryTools, Rows, sql_tools
+from tests.support.waiting import wait_until
 
 WRITES = [
     "INSERT INTO items VALUES (9, 'x')",
@@ -98,8 +101,55 @@ def test_nothing_can_be_changed(url: str, statement: str) -> None:
 def test_a_query_that_takes_too_long_is_stopped(url: str) -> None:
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
 
-    with pytest.raises(ValueError, match=r"interrupted|statement timeout"):
+    with pytest.raises(ValueError, match=r"took over 0\.1 s and was cancelled \(timeout\)"):
         tools(url, timeout_s=0.1).sql_query(endless)
+
+
+def test_a_query_that_switches_off_its_own_timeout_is_cancelled_from_outside(
+    database_url: str,
+) -> None:
+    query = """
+        SELECT set_config('statement_timeout', '0', true), i,
+            CASE WHEN i > 20 THEN pg_sleep(60) END
+        FROM generate_series(1, 1000) AS i
+    """
+    started_s = time.monotonic()
+
+    with pytest.raises(ValueError, match="was cancelled"):
+        tools(database_url, timeout_s=0.2).sql_query(query)
+
+    assert time.monotonic() - started_s < 30
+    with psycopg.connect(plain(database_url)) as connection:
+        sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%%pg_sleep(60)%%'"
+        wait_until(
+            lambda: connection.execute(sleeping + " AND pid <> pg_backend_pid()").fetchone() == (0,)
+        )
+
+
+LARGE = {
+    "sqlite": "SELECT hex(zeroblob(:size)) FROM items",
+    "postgresql": "SELECT repeat('x', :size) FROM items",
+}
+
+
+@pytest.mark.parametrize("size", [100_000, 60_000_000])
+def test_a_result_is_stopped_at_a_number_of_bytes(url: str, size: int) -> None:
+    reader = tools(url, max_rows=100, timeout_s=100)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    with pytest.raises(ValueError, match=r"over 1,000,000 bytes|too big"):
+        reader.sql_query(LARGE[url.partition(":")[0].partition("+")[0]], {"size": size})
+
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000
+
+
+def test_a_query_cannot_leave_the_brackets_around_it(database_url: str) -> None:
+    escape = "SELECT 1) AS a UNION ALL SELECT length(repeat('x', 9)) FROM (SELECT 1"
+
+    with pytest.raises(ValueError, match="syntax error"):
+        tools(database_url).sql_query(escape)
+
+    assert tools(database_url).sql_query("SELECT 1 AS a, ')' AS a -- )")["rows"] == [[1, ")"]]
 
 
 def test_values_without_a_json_form_become_texts(url: str) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from ipaddress import ip_network
 from typing import Any
 
@@ -12,6 +13,7 @@ from aiohttp import web
 from app.configuration.sections import HttpTools
 from app.errors import AddressRefused
 from app.outbound.fetching import Fetcher, WebRequest
+from app.sandbox.processes import Sandbox
 from app.tools.builtin.web import WebTools, web_tools
 from tests.support.http_server import serving_on_a_port
 
@@ -23,6 +25,10 @@ PAGE = """<html><head><title>Prices</title><script>evil()</script></head><body>
 week to every address in the country, as it always was.</p><p>More about <a href="/oak">oak</a>,
 which is a wood that many people like because it lasts for very long.</p></article>
 <footer>Imprint</footer></body></html>"""
+
+
+# Python's codec takes the part after the last hyphen for numbers, and inserts a character for each.
+PUNYCODE = f"{PAGE}-{'a' * 400_000}"
 
 
 class Server:
@@ -46,10 +52,8 @@ class Server:
                 return web.json_response({"body": await request.text()})
             case "/large":
                 return web.Response(text="x" * 5000)
-            case "/bomb":
-                body = gzip.compress(b"x" * 50_000_000)
-                headers = {"Content-Encoding": "gzip", "Content-Type": "text/plain"}
-                return web.Response(body=body, headers=headers)
+            case "/bomb" | "/punycode" | "/costly":
+                return hostile(request)
             case "/image":
                 return web.Response(body=b"\x89PNG", content_type="image/png")
             case "/redirect":
@@ -61,6 +65,26 @@ class Server:
             case "/never":
                 await self.left.wait()
         raise web.HTTPNotFound
+
+
+def hostile(request: web.Request) -> web.Response:
+    """An answer that is small on its way, and that costs much to read."""
+    if request.path == "/bomb":
+        body = gzip.compress(b"x" * 50_000_000)
+        headers = {"Content-Encoding": "gzip", "Content-Type": "text/plain"}
+        return web.Response(body=body, headers=headers)
+    if request.path == "/punycode":
+        headers = {"Content-Type": f"{request.query['type']}; charset=punycode"}
+        return web.Response(body=PUNYCODE.encode(), headers=headers)
+    attributes = " ".join(f"a{number}=1" for number in range(100_000))
+    return web.Response(text=f"<p {attributes}>x</p>", content_type="text/html")
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    found = Sandbox()
+    yield found
+    found.close()
 
 
 @pytest.fixture
@@ -83,8 +107,8 @@ def get(url: str, **fields: Any) -> WebRequest:
     return WebRequest(url=url, **({"headers": {}} | fields))
 
 
-async def test_a_request_brings_status_headers_and_body(server: Server) -> None:
-    tools = WebTools(Fetcher(rules(methods=("POST",))))
+async def test_a_request_brings_status_headers_and_body(server: Server, sandbox: Sandbox) -> None:
+    tools = WebTools(Fetcher(rules(methods=("POST",))), sandbox)
 
     answer = await tools.http_request(
         f"{server.url}/json", method="post", headers={"X-Key": "k"}, body="hello"
@@ -109,8 +133,10 @@ async def test_methods_and_headers_that_are_not_allowed_are_refused(server: Serv
     assert server.seen == []
 
 
-async def test_a_private_address_is_refused_before_anything_is_sent(server: Server) -> None:
-    tools = WebTools(Fetcher(HttpTools()))
+async def test_a_private_address_is_refused_before_anything_is_sent(
+    server: Server, sandbox: Sandbox
+) -> None:
+    tools = WebTools(Fetcher(HttpTools()), sandbox)
 
     for url in (f"{server.url}/json", f"http://localhost:{server.port}/json"):
         with pytest.raises(AddressRefused, match="not public"):
@@ -192,9 +218,9 @@ async def test_redirects_end_somewhere(server: Server) -> None:
 
 @pytest.mark.parametrize("path", ["/large", "/bomb"])
 async def test_a_large_answer_is_cut_also_when_it_is_small_on_its_way(
-    server: Server, path: str
+    server: Server, sandbox: Sandbox, path: str
 ) -> None:
-    answer = await WebTools(Fetcher(rules())).http_request(f"{server.url}{path}")
+    answer = await WebTools(Fetcher(rules()), sandbox).http_request(f"{server.url}{path}")
 
     assert answer["body"] == "x" * 1000 + (
         "\n[cut: only the first 1,000 bytes of the answer were read]"
@@ -211,8 +237,10 @@ async def test_a_server_that_is_not_there_is_an_error_with_its_reason() -> None:
         await Fetcher(rules()).fetch(get("http://127.0.0.1:1/"))
 
 
-async def test_a_page_is_read_as_its_text(server: Server) -> None:
-    text = await WebTools(Fetcher(rules(max_bytes=100_000))).fetch_page(f"{server.url}/page")
+async def test_a_page_is_read_as_its_text(server: Server, sandbox: Sandbox) -> None:
+    text = await WebTools(Fetcher(rules(max_bytes=100_000)), sandbox).fetch_page(
+        f"{server.url}/page"
+    )
 
     assert "A desk of oak costs 300 euros" in text
     assert f"[oak]({server.url}/oak)" in text
@@ -220,8 +248,37 @@ async def test_a_page_is_read_as_its_text(server: Server) -> None:
     assert "Log in" not in text
 
 
-async def test_what_is_no_page_is_shown_as_it_is_or_not_at_all(server: Server) -> None:
-    tools = WebTools(Fetcher(rules()))
+@pytest.mark.parametrize("kind", ["text/html", "text/plain"])
+async def test_a_charset_that_is_none_takes_no_time(
+    server: Server, sandbox: Sandbox, kind: str
+) -> None:
+    tools = WebTools(Fetcher(rules(max_bytes=1_000_000)), sandbox)
+    url = f"{server.url}/punycode?type={kind}"
+    started_s = time.process_time()
+
+    assert (await tools.http_request(url))["body"] == PUNYCODE
+    assert "A desk of oak" in await tools.fetch_page(url)
+
+    # The quadratic codec took over 6 s of CPU time for each of the two texts.
+    assert time.process_time() - started_s < 2
+
+
+async def test_a_page_that_would_be_read_for_minutes_is_given_up(
+    server: Server, sandbox: Sandbox
+) -> None:
+    tools = WebTools(Fetcher(rules(max_bytes=2_000_000, timeout_s=30)), sandbox)
+    started_s = time.process_time()
+
+    with pytest.raises(ValueError, match="took over 5 s of CPU time, or too much memory"):
+        await tools.fetch_page(f"{server.url}/costly")
+
+    assert time.process_time() - started_s < 2
+
+
+async def test_what_is_no_page_is_shown_as_it_is_or_not_at_all(
+    server: Server, sandbox: Sandbox
+) -> None:
+    tools = WebTools(Fetcher(rules()), sandbox)
 
     assert await tools.fetch_page(f"{server.url}/json") == '{"body": ""}'
     assert "image/png" in await tools.fetch_page(f"{server.url}/image")
@@ -231,7 +288,7 @@ async def test_what_is_no_page_is_shown_as_it_is_or_not_at_all(server: Server) -
 
 def test_the_model_is_told_what_the_operator_allows() -> None:
     request, page = web_tools(
-        HttpTools(allowed_hosts=("api.example.com",), methods=("GET", "POST"))
+        HttpTools(allowed_hosts=("api.example.com",), methods=("GET", "POST")), Sandbox()
     )
 
     assert request.description.endswith("GET, POST. Allowed hosts: api.example.com.")

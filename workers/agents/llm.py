@@ -12,6 +12,7 @@ from app.domain.server_tools import is_server_tool
 from app.errors import ToolError
 from app.llm.base import LLMResponse, Message
 from app.llm.parts import Part, is_media
+from app.registration.output_schemas import OutputSchemas
 from app.storage.group_commit import GroupCommit
 from app.storage.turns import StoredTurn
 from app.tools.registry import ToolRegistry
@@ -26,7 +27,7 @@ from workers.agents.answer_ends import (
 )
 from workers.agents.attachments import Attachments
 from workers.agents.conversation import Conversation
-from workers.agents.structured import Unfit, read_answer
+from workers.agents.structured import Fit, Unfit, read_answer
 from workers.agents.tool_turns import ToolTurns
 from workers.calls.base import CallOutcome, CallRequest, CallRing
 from workers.jobs import Job
@@ -48,6 +49,7 @@ class LLMAgent:
         tool_turns: Runs the tools of a turn.
         stored: Reads the turns that earlier attempts have stored.
         attachments: Reads the attachments.
+        schemas: Applies the schemas of outputs.
         max_output_bytes: Largest answer that is read as JSON.
 
     Example:
@@ -62,6 +64,7 @@ class LLMAgent:
         tool_turns: ToolTurns,
         stored: StoredTurns,
         attachments: Attachments,
+        schemas: OutputSchemas,
         max_output_bytes: int,
     ) -> None:
         self._calls = calls
@@ -69,6 +72,7 @@ class LLMAgent:
         self._tool_turns = tool_turns
         self._stored = stored
         self._attachments = attachments
+        self._schemas = schemas
         self._max_output_bytes = max_output_bytes
 
     async def run(self, job: Job, prompt: str, sources: Sequence[Source] = ()) -> Any:
@@ -172,17 +176,26 @@ class LLMAgent:
     ) -> Any:
         """Return the answer as a JSON value that fits the schema, after at most one repair."""
         check_end(job.agent, response, is_read=job.is_read)
-        answer = await read_answer(job.agent, response, max_bytes=self._max_output_bytes)
+        answer = await self._read(job, response)
         if isinstance(answer, Unfit) and answer.repairable:
             # Settle the hold of the first answer before the next call.
             await job.settling.write()
             messages = [*conversation.messages, *answer.to_repair(response)]
             response = (await self._call(job, conversation, messages, specs)).response
             check_end(job.agent, response, is_read=job.is_read)
-            answer = await read_answer(job.agent, response, max_bytes=self._max_output_bytes)
+            answer = await self._read(job, response)
         if isinstance(answer, Unfit):
             raise answer.error(job.agent)
         return answer.value
+
+    async def _read(self, job: Job, response: LLMResponse) -> Fit | Unfit:
+        return await read_answer(
+            job.agent,
+            response,
+            schemas=self._schemas,
+            turn=job.run.turn,
+            max_bytes=self._max_output_bytes,
+        )
 
     async def _call(
         self,

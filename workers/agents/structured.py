@@ -12,11 +12,13 @@ from app.domain.json_values import find_json_problem
 from app.errors import InvalidJson, OutputInvalid, ResultTooLarge
 from app.llm.base import LLMResponse
 from app.llm.tokens import text_bytes
-from app.registration.output_schemas import find_schema_problem
+from app.registration.output_schemas import OutputSchemas
+from app.sandbox.turns import Turn
 from workers.agents.answer_ends import CUT
 
 #: Longer answers are read in a thread, so that the process's other agents go on meanwhile.
-INLINE_BYTES = 100_000
+INLINE_BYTES = 20_000
+_REMEDY = "correct the schema or the prompt, or take another model"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,16 +63,21 @@ class Unfit:
         )
 
 
-async def read_answer(agent: Agent, response: LLMResponse, *, max_bytes: int) -> Fit | Unfit:
+async def read_answer(
+    agent: Agent, response: LLMResponse, *, schemas: OutputSchemas, turn: Turn, max_bytes: int
+) -> Fit | Unfit:
     """Read an answer as the JSON value that the agent's schema describes.
 
     Args:
         agent: An agent with an ``output_schema``.
         response: The model's answer.
+        schemas: Applies the schema.
+        turn: The run of the agent.
         max_bytes: Largest answer that is read.
 
     Raises:
         ResultTooLarge: If the answer is longer than ``max_bytes``.
+        OutputInvalid: If the check against the schema exceeds a limit.
     """
     size = text_bytes(response.content)
     if size > max_bytes:
@@ -82,25 +89,28 @@ async def read_answer(agent: Agent, response: LLMResponse, *, max_bytes: int) ->
         return Unfit(problem="output: it asks for a tool", remedy="correct the prompt")
     schema = agent.output_schema
     if size <= INLINE_BYTES:
-        return _read(response, schema)
-    return await run_in_thread(lambda: _read(response, schema))
+        answer = _read(response, schema)
+    else:
+        answer = await run_in_thread(lambda: _read(response, schema))
+    if isinstance(answer, Unfit):
+        return answer
+    if problem := await schemas.find_problem(answer.value, schema, "output", turn):
+        return Unfit(problem=problem, remedy=_REMEDY)
+    return answer
 
 
 def _read(response: LLMResponse, schema: Mapping[str, Any]) -> Fit | Unfit:
-    remedy = "correct the schema or the prompt, or take another model"
     cut = response.finish_reason == CUT
     try:
         value = _value(response.content, schema, cut=cut)
     except InvalidJson as error:
         return Unfit(
             problem="output: it ends at max_tokens" if cut else str(error),
-            remedy="raise its max_tokens" if cut else remedy,
+            remedy="raise its max_tokens" if cut else _REMEDY,
             repairable=not cut,
         )
     if found := find_json_problem(value, "output"):
-        return Unfit(problem=" ".join(found), remedy=remedy)
-    if problem := find_schema_problem(value, schema, "output"):
-        return Unfit(problem=problem, remedy=remedy)
+        return Unfit(problem=" ".join(found), remedy=_REMEDY)
     return Fit(value=value)
 
 

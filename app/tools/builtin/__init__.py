@@ -5,6 +5,7 @@ Protocol, because the registry takes any mapping from names to tools.
 """
 
 from app.configuration.sections import ToolSettings
+from app.sandbox.processes import Sandbox
 from app.tools.builtin.files import file_tools
 from app.tools.builtin.sql import sql_tools
 from app.tools.builtin.web import web_tools
@@ -18,11 +19,12 @@ _NOT_CONFIGURED = {
 }
 
 
-def builtin_tools(settings: ToolSettings) -> dict[str, Tool | str]:
+def builtin_tools(settings: ToolSettings, sandbox: Sandbox) -> dict[str, Tool | str]:
     """Make the built-in tools that the operator has configured.
 
     Args:
         settings: The configuration's section ``tools``.
+        sandbox: Reads what would take the process too long.
 
     Returns:
         Tools by name. If a tool lacks a setting, the mapping has, in place of the tool, a string
@@ -31,5 +33,9 @@ def builtin_tools(settings: ToolSettings) -> dict[str, Tool | str]:
     Raises:
         ConfigurationError: If a database cannot be read by ``sql_query``.
     """
-    tools = [*web_tools(settings.http), *sql_tools(settings.sql), *file_tools(settings.files)]
+    tools = [
+        *web_tools(settings.http, sandbox),
+        *sql_tools(settings.sql),
+        *file_tools(settings.files),
+    ]
     return _NOT_CONFIGURED | {tool.name: tool for tool in tools}

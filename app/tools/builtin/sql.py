@@ -1,21 +1,27 @@
 """The tool ``sql_query``, which reads the configured databases and cannot change them.
 
 Four barriers protect the databases. A query is one statement that begins with a word for reading; a
-query with a semicolon is refused. The database itself keeps the transaction read-only. Rows and
-time are limited. The configured user has only the rights that the operator chooses.
+query with a semicolon is refused. The database itself keeps the transaction read-only. Rows, bytes
+and time are limited. The configured user has only the rights that the operator chooses.
+
+A query can change the settings of its own session, such as Postgres's statement_timeout. So the
+time is also limited from outside: another connection cancels the query.
 """
 
+import contextlib
 import re
+import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 from urllib.parse import quote
 
-from pydantic_core import to_jsonable_python
-from sqlalchemy import Connection, create_engine, text
+from pydantic_core import to_json, to_jsonable_python
+from sqlalchemy import Connection, TextClause, create_engine, text
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -27,6 +33,9 @@ from app.tools.tool import Tool
 
 MAX_QUERY_CHARS = 100_000
 MARGIN_S = 10.0
+#: Seconds between two cancellations of a query that goes on.
+CANCEL_AGAIN_S = 0.5
+ROWS_AHEAD = 10
 # The results of these statements are read through a cursor, so that a large result stays in the
 # database.
 READS = ("SELECT", "WITH", "VALUES", "TABLE")
@@ -112,44 +121,123 @@ class _Reader:
         word = _first_word(query)
         if self._dialect in ("mysql", "mariadb") and _WRITES_A_FILE.search(query):
             raise ValueError("comments and INTO OUTFILE are not allowed: leave them out")
+        deadline_s = time.monotonic() + self._database.timeout_s
         try:
             with self._engine.connect() as connection, self._limited(connection):
                 for guard in GUARDS[self._dialect](connection, self._database.timeout_s):
                     connection.exec_driver_sql(guard)
+                statement = text(query)
                 if word in READS:
-                    connection.execution_options(stream_results=True)
-                return self._rows(connection, query, parameters)
+                    statement = self._bounded(connection, query, parameters)
+                return self._rows(connection, statement, parameters, deadline_s)
         except SQLAlchemyError as error:
+            if time.monotonic() >= deadline_s:
+                raise ValueError(self._too_late) from error
             reason = str(getattr(error, "orig", None) or error).strip()
+            if "division by zero" in reason and word in READS:
+                reason = f"{reason}, or {self._too_long}"
             raise ValueError(f"the database refuses the query: {reason}") from error
 
-    def _rows(self, connection: Connection, query: str, parameters: Mapping[str, Value]) -> Rows:
-        limit = self._database.max_rows
-        with connection.execute(text(query), dict(parameters)) as result:
+    def _bounded(
+        self, connection: Connection, query: str, parameters: Mapping[str, Value]
+    ) -> TextClause:
+        """Return the statement that reads a query row by row, without rows that are too long.
+
+        The driver receives a row as a whole. SQLite has a limit of its own for a row, and MySQL has
+        max_allowed_packet.
+        """
+        if self._dialect == "postgresql":
+            # A query that is valid by itself has balanced brackets, so it cannot end the brackets
+            # around it.
+            connection.execute(text(f"EXPLAIN {query}"), dict(parameters)).close()
+            # If a column had the same name, the name would mean this column and not the row.
+            row = f"row_{secrets.token_hex(8)}"
+            limit = self._database.max_bytes
+            # The size in memory is known at once. A stored value may be compressed, so the length
+            # of the text counts, too.
+            refusal = (
+                f"CASE WHEN pg_column_size({row}) > {limit} THEN 1 / (pg_column_size({row}) * 0) "
+                f"WHEN octet_length({row}::text) > {limit} THEN 1 / (pg_column_size({row}) * 0) "
+                "ELSE 1 END"
+            )
+            query = f"SELECT {row}.* FROM (\n{query}\n) AS {row} WHERE {refusal} = 1"  # noqa: S608
+        return text(query).execution_options(stream_results=True, max_row_buffer=ROWS_AHEAD)
+
+    def _rows(
+        self,
+        connection: Connection,
+        statement: TextClause,
+        parameters: Mapping[str, Value],
+        deadline_s: float,
+    ) -> Rows:
+        left = self._database.max_bytes
+        rows: list[Any] = []
+        more = False
+        with connection.execute(statement, dict(parameters)) as result:
             if not result.returns_rows:
                 raise ValueError("the query returns no rows: write a SELECT")
-            found = [list(row) for row in result.fetchmany(limit + 1)]
-            return {
-                "columns": list(result.keys()),
-                "rows": to_jsonable_python(found[:limit], fallback=str, bytes_mode="base64"),
-                "more": len(found) > limit,
-            }
+            for row in result:
+                if time.monotonic() >= deadline_s:
+                    raise ValueError(self._too_late)
+                if more := len(rows) == self._database.max_rows:
+                    break
+                rows.append(to_jsonable_python(list(row), fallback=str, bytes_mode="base64"))
+                left -= len(to_json(rows[-1]))
+                if left < 0:
+                    raise ValueError(self._too_long)
+            return {"columns": list(result.keys()), "rows": rows, "more": more}
+
+    @property
+    def _too_late(self) -> str:
+        return (
+            f"the query took over {self._database.timeout_s:g} s and was cancelled (timeout): "
+            "read less"
+        )
+
+    @property
+    def _too_long(self) -> str:
+        return (
+            f"the result has over {self._database.max_bytes:,} bytes: read fewer rows, or the "
+            "beginnings of texts"
+        )
 
     @contextmanager
     def _limited(self, connection: Connection) -> Iterator[None]:
-        """Stop SQLite's query when the time is over; other databases stop queries themselves."""
-        if self._dialect != "sqlite":
-            yield
-            return
-        driver = connection.connection.driver_connection
-        assert driver is not None, "the connection is open"
-        timer = threading.Timer(self._database.timeout_s, driver.interrupt)
-        timer.daemon = True
-        timer.start()
+        """Cancel the query from outside when its time is over."""
+        cancel = self._cancel(connection)
+        done = threading.Event()
+
+        def watch() -> None:
+            # A cancellation ends only one statement, so it is repeated until the query has ended.
+            wait_s = self._database.timeout_s
+            while not done.wait(wait_s):
+                wait_s = CANCEL_AGAIN_S
+                with contextlib.suppress(SQLAlchemyError, OSError):
+                    cancel()
+
+        watcher = threading.Thread(target=watch, name="sql_query timeout", daemon=True)
+        watcher.start()
         try:
             yield
         finally:
-            timer.cancel()
+            done.set()
+            watcher.join()
+
+    def _cancel(self, connection: Connection) -> Callable[[], None]:
+        """Return a function that cancels the statement of a connection from another thread."""
+        if self._dialect == "sqlite":
+            driver = connection.connection.driver_connection
+            assert driver is not None, "the connection is open"
+            driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self._database.max_bytes)
+            return cast("Callable[[], None]", driver.interrupt)
+        own_id, statement = CANCELS[self._dialect]
+        number = int(connection.exec_driver_sql(own_id).scalar_one())
+
+        def cancel() -> None:
+            with self._engine.connect() as other:
+                other.exec_driver_sql(statement.format(number)).close()
+
+        return cancel
 
 
 def sql_tools(databases: Mapping[str, Database]) -> Sequence[Tool]:
@@ -199,6 +287,14 @@ def _guard_mysql(connection: Connection, timeout_s: float) -> Sequence[str]:
         "START TRANSACTION READ ONLY",
     )
 
+
+#: For each dialect, the statement that returns the number of a connection, and the statement that
+#: cancels the query of the connection with a number.
+CANCELS = {
+    "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_cancel_backend({})"),
+    "mysql": ("SELECT connection_id()", "KILL QUERY {}"),
+    "mariadb": ("SELECT connection_id()", "KILL QUERY {}"),
+}
 
 #: For each dialect, the statements that make a query's transaction read-only and limit the query's
 #: time.

@@ -3,14 +3,22 @@
 from collections.abc import Sequence
 from typing import TypedDict
 
+from yarl import URL
+
 from app.concurrency.user_code import run_in_thread
 from app.configuration.sections import HttpTools
 from app.domain.suggestions import shortened
+from app.errors import ToolError
 from app.outbound.fetching import Fetcher, WebAnswer, WebRequest
-from app.tools.readable import readable_text
+from app.sandbox.processes import Sandbox, SandboxLimit
+from app.sandbox.turns import Turn
 from app.tools.tool import Tool
 
 FIRST_ERROR = 400
+#: Only the beginning of a longer page is read.
+MAX_PAGE_CHARS = 1_000_000
+#: In the sandbox, all pages together count as one tenant, and each host counts as a run.
+PAGES = "pages of the web"
 #: A repeated request with one of these methods changes nothing.
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 SHOWN_HEADERS = ("content-type", "etag", "last-modified", "link", "location", "retry-after")
@@ -34,10 +42,12 @@ class WebTools:
 
     Args:
         fetcher: Object that makes the requests.
+        sandbox: Reads HTML.
     """
 
-    def __init__(self, fetcher: Fetcher) -> None:
+    def __init__(self, fetcher: Fetcher, sandbox: Sandbox) -> None:
         self._fetcher = fetcher
+        self._sandbox = sandbox
 
     async def http_request(
         self,
@@ -62,7 +72,7 @@ class WebTools:
             "headers": {
                 name: value for name, value in answer.headers.items() if name in SHOWN_HEADERS
             },
-            "body": _body(answer),
+            "body": await run_in_thread(lambda: _body(answer)),
         }
 
     async def fetch_page(self, url: str) -> str:
@@ -75,14 +85,30 @@ class WebTools:
         if answer.status >= FIRST_ERROR:
             raise ConnectionError(f"{shortened(answer.url)} answered with status {answer.status}")
         if answer.content_type not in HTML:
-            return _body(answer)
-        text = await run_in_thread(lambda: readable_text(answer.text(), answer.url))
-        return text + _note(answer)
+            return await run_in_thread(lambda: _body(answer))
+        return await self._readable(answer) + _note(answer)
+
+    async def _readable(self, answer: WebAnswer) -> str:
+        """Return the main text of a page in Markdown, or the whole text if it has no main part."""
+        page = (await run_in_thread(answer.text))[:MAX_PAGE_CHARS]
+        task = {"page": page, "url": answer.url}
+        try:
+            kind, text = await self._sandbox.run(
+                "page", task, Turn(PAGES, URL(answer.url).raw_host)
+            )
+        except SandboxLimit as error:
+            raise ValueError(
+                f"the reading of {shortened(answer.url)} {error}: read another page, or use "
+                "http_request"
+            ) from error
+        if kind == "ERROR":
+            raise ToolError(f"{shortened(answer.url)} cannot be read: {text}")
+        return str(text)
 
 
-def web_tools(rules: HttpTools) -> Sequence[Tool]:
+def web_tools(rules: HttpTools, sandbox: Sandbox) -> Sequence[Tool]:
     """Make the tools that use the web, with the operator's rules."""
-    tools = WebTools(Fetcher(rules))
+    tools = WebTools(Fetcher(rules), sandbox)
     timeout_s = rules.timeout_s + MARGIN_S
     hosts = f"Allowed hosts: {', '.join(rules.allowed_hosts)}." if rules.allowed_hosts else ""
     request = Tool(

@@ -1,3 +1,5 @@
+from contextlib import closing
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,6 +8,8 @@ from app.conditions.evaluator import ConditionEvaluator
 from app.conditions.program import compiled
 from app.domain.condition import Condition, read_condition
 from app.errors import ConditionFailed, WorkflowError
+from app.sandbox.processes import Sandbox
+from app.sandbox.turns import Turn
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +26,10 @@ def condition(text: str) -> Condition:
 async def holds(text: str, **values: object) -> bool:
     run_input = values.pop("input", {})
     assert isinstance(run_input, dict)
-    return await ConditionEvaluator().holds(condition(text), run_input, values)
+    with closing(Sandbox()) as sandbox:
+        return await ConditionEvaluator(sandbox).holds(
+            condition(text), run_input=run_input, values=values, turn=Turn(None, "run")
+        )
 
 
 @pytest.mark.parametrize(

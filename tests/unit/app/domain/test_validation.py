@@ -151,6 +151,18 @@ def test_a_workflow_out_of_bounds_is_refused(fields: dict[str, Any], message: st
     assert str(error.field).startswith(next(iter(fields)))
 
 
+@pytest.mark.parametrize(
+    ("prompt", "problem"),
+    [
+        ("x" * 500_001, "has 500,001 characters, the limit is 500,000: put long texts into the"),
+        ("{" * 20_001, "has 20,001 braces, the limit is 20,000: put long JSON into the input"),
+    ],
+)
+def test_a_prompt_that_takes_long_to_read_is_refused(prompt: str, problem: str) -> None:
+    with pytest.raises(WorkflowError, match=problem):
+        validate_workflow(Workflow(name="w", agents=[agent("a", prompt)]))
+
+
 def test_a_duplicate_name_is_refused() -> None:
     error = refusal([agent(), agent("report"), agent()])
 

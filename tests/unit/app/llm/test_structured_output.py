@@ -1,6 +1,7 @@
 """Answers checked against a schema, and the request for it to each provider."""
 
 import time
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -10,11 +11,14 @@ from app import Agent, Workflow
 from app.errors import ResultTooLarge, WorkflowError
 from app.llm.base import LLMResponse
 from app.llm.structured import anthropic_format, openai_format
-from app.registration.output_schemas import check_schema, find_schema_problem
+from app.registration.output_schemas import OutputSchemas, check_schema
+from app.sandbox.processes import Sandbox
+from app.sandbox.turns import Turn
 from workers.agents.structured import Fit, Unfit, read_answer
 
 pytestmark = pytest.mark.anyio
 
+TURN = Turn(None, "run")
 TOTAL = {"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]}
 
 
@@ -43,7 +47,20 @@ def answer(content: str, **fields: Any) -> LLMResponse:
 
 
 async def read(content: str, schema: Any = None, **fields: Any) -> Fit | Unfit:
-    return await read_answer(agent(schema), answer(content, **fields), max_bytes=1_000_000)
+    with closing(Sandbox()) as sandbox:
+        return await read_answer(
+            agent(schema),
+            answer(content, **fields),
+            schemas=OutputSchemas(sandbox),
+            turn=TURN,
+            max_bytes=1_000_000,
+        )
+
+
+async def problem_of(value: Any, schema: dict[str, Any]) -> str | None:
+    check_schema(schema)
+    with closing(Sandbox()) as sandbox:
+        return await OutputSchemas(sandbox).find_problem(value, schema, "output", TURN)
 
 
 @pytest.mark.parametrize(
@@ -168,16 +185,15 @@ def test_what_is_no_schema_is_refused(schema: dict[str, Any], problem: str) -> N
     assert problem in str(caught.value)
 
 
-def test_a_schema_that_contains_itself_is_applied() -> None:
+async def test_a_schema_that_contains_itself_is_applied() -> None:
     schema = {
         "type": "object",
         "properties": {"parts": {"type": "array", "items": {"$ref": "#"}}},
         "additionalProperties": False,
     }
-    check_schema(schema)
 
-    assert find_schema_problem({"parts": [{"parts": []}]}, schema, "output") is None
-    problem = find_schema_problem({"parts": [{}, {"part": 1}]}, schema, "output")
+    assert await problem_of({"parts": [{"parts": []}]}, schema) is None
+    problem = await problem_of({"parts": [{}, {"part": 1}]}, schema)
     assert problem is not None
     assert problem.startswith("output.parts[1]: ")
 
@@ -222,3 +238,19 @@ def test_anthropic_is_told_what_its_mode_takes() -> None:
     assert anthropic_format(schema, "claude-opus-4-1") is not None
     assert anthropic_format({"type": "object"}, "claude-haiku-4-5") is None
     assert anthropic_format({"$ref": "#"}, "claude-haiku-4-5") is None
+
+
+def test_lists_of_types_do_not_multiply_without_a_bound() -> None:
+    kinds = ["object", "array", "string", "null", "number", "integer", "boolean"]
+    schema: dict[str, Any] = {"type": ["string", "null"]}
+    for _ in range(5):
+        schema = {"type": kinds, "properties": {"a": schema, "b": schema}}
+    schema["type"] = "object"
+    started_s = time.thread_time()
+
+    told = openai_format(schema, "gpt-4o")
+
+    assert told is not None
+    assert told["json_schema"]["strict"] is False
+    assert anthropic_format(schema, "claude-haiku-4-5") is None
+    assert time.thread_time() - started_s < 0.25

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, Field, RootModel
 
 from app.llm.structured import anthropic_format, instruction, openai_format
-from app.registration.output_schemas import find_schema_problem
+from app.sandbox.program import first_problem, schema_validator
 from app.simulator.anthropic_wire import AnthropicWire
 from app.simulator.openai_wire import OpenAIWire
 from app.simulator.replies import reply_to
@@ -117,7 +117,7 @@ def test_an_answer_fits_its_schema_at_every_provider(schema: dict[str, Any]) -> 
     ]
 
     for answer in answers:
-        assert find_schema_problem(json.loads(answer), schema, "output") is None, answer
+        assert first_problem(schema_validator(schema, None), json.loads(answer)) is None, answer
 
 
 def test_a_map_has_entries_and_a_list_an_element() -> None:

@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import Agent, LLMResponse, Workflow
 from app.errors import AgentError, OutputInvalid, ToolError
 from app.llm.base import ToolCall
+from app.registration.output_schemas import OutputSchemas
+from app.sandbox.processes import Sandbox
 from app.storage.turns import StoredTurn, ToolState
 from app.tools.registry import ToolRegistry
 from app.tools.tool import tool
@@ -110,6 +112,7 @@ async def run(of: Job, calls: Answers, *stored: StoredTurn) -> Any:
         registry=ToolRegistry([], {"pay": pay}),
         tool_turns=ToolTurns(engine=nowhere, max_output_bytes=1000),
         stored=cast("StoredTurns", Stored(*stored)),
+        schemas=OutputSchemas(Sandbox()),
         max_output_bytes=1_000_000,
         attachments=Attachments(cast("Any", None), cast("Any", None)),
     )

@@ -14,6 +14,8 @@ from app import LLMResponse
 from app.domain.attachments import Source
 from app.llm.base import ToolCall
 from app.llm.parts import Part
+from app.registration.output_schemas import OutputSchemas
+from app.sandbox.processes import Sandbox
 from app.storage.records import Record
 from app.storage.turns import ToolState
 from app.tools.registry import ToolRegistry
@@ -104,6 +106,7 @@ def llm_agent(calls: CallRing) -> LLMAgent:
         tool_turns=ToolTurns(engine=nowhere, max_output_bytes=1000),
         stored=cast("StoredTurns", None),
         attachments=cast("Attachments", NoAttachments()),
+        schemas=OutputSchemas(Sandbox()),
         max_output_bytes=1_000_000,
     )
 

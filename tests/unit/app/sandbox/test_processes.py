@@ -1,0 +1,120 @@
+"""The processes of the sandbox: warm, limited, and never mixed up."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from app.sandbox.processes import MAX_BYTES, Sandbox, SandboxLimit
+from app.sandbox.turns import Turn
+from tests.support.waiting import wait_until_async
+
+pytestmark = pytest.mark.anyio
+
+ONE, OTHER = Turn(None, "one"), Turn(None, "other")
+
+
+def endless() -> dict[str, Any]:
+    return {"text": "a.all(x, a == a)", "variables": {"a": list(range(9999))}}
+
+
+def exploding() -> dict[str, Any]:
+    return {"text": "[[1]]" + ".map(y, y + y)" * 25 + " == []", "variables": {}}
+
+
+def children() -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process().children()
+        if child.status() != psutil.STATUS_ZOMBIE
+        and any("sandbox" in word for word in child.cmdline())
+    ]
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async def holds() -> bool:
+        return condition()
+
+    await wait_until_async(holds)
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    found = Sandbox()
+    yield found
+    found.close()
+
+
+async def test_a_process_stays_open_for_the_next_tasks(sandbox: Sandbox) -> None:
+    task = {"schema": {"type": "integer"}, "value": 1 << 70}
+
+    first = await sandbox.run("schema", task, ONE)
+    (process,) = children()
+    for _ in range(20):
+        assert await sandbox.run("schema", task, ONE) == first == ("FIT", None)
+
+    assert children() == [process]
+
+
+@pytest.mark.parametrize("task", [endless, exploding])
+async def test_a_task_over_a_limit_is_stopped_and_the_next_task_is_done(
+    sandbox: Sandbox, task: Any
+) -> None:
+    with pytest.raises(SandboxLimit, match="too much memory"):
+        await sandbox.run("condition", task(), ONE)
+
+    found = await sandbox.run("condition", {"text": "a > 1", "variables": {"a": 2}}, ONE)
+    assert found == ("BOOL", True)
+
+
+async def test_a_task_that_is_too_long_is_refused_unread(sandbox: Sandbox) -> None:
+    with pytest.raises(SandboxLimit, match=r"10,000,0.. bytes to read, the limit is 10,000,000"):
+        await sandbox.run("schema", {"schema": {}, "value": "x" * MAX_BYTES}, ONE)
+
+    assert children() == []
+
+
+async def test_a_task_that_nobody_waits_for_is_stopped(sandbox: Sandbox) -> None:
+    waiting = asyncio.create_task(sandbox.run("condition", endless(), ONE))
+    await eventually(lambda: len(children()) == 1)
+
+    waiting.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await eventually(lambda: children() == [])
+    assert await sandbox.run("schema", {"schema": {}, "value": 1}, ONE) == ("FIT", None)
+
+
+async def test_tasks_of_one_run_do_not_hold_up_another_run(sandbox: Sandbox) -> None:
+    costly = [asyncio.create_task(sandbox.run("condition", endless(), ONE)) for _ in range(4)]
+    await eventually(lambda: len(children()) == 1)
+
+    found = await sandbox.run("schema", {"schema": {}, "value": 1}, OTHER)
+
+    assert found == ("FIT", None)
+    assert not any(task.done() for task in costly[1:])
+    for task in costly:
+        task.cancel()
+    await asyncio.gather(*costly, return_exceptions=True)
+
+
+async def test_no_process_is_left_when_the_sandbox_is_closed(sandbox: Sandbox) -> None:
+    await sandbox.run("schema", {"schema": {}, "value": 1}, ONE)
+
+    sandbox.close()
+
+    assert children() == []
+
+
+async def test_processes_have_nothing_of_the_environment(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
+
+    await sandbox.run("schema", {"schema": {}, "value": 1}, ONE)
+
+    (process,) = children()
+    assert "OPENAI_API_KEY" not in process.environ()

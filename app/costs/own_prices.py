@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from math import ceil
+from itertools import product
+from math import ceil, prod
 
 from app.costs.price import Price
 from app.costs.price_list import CACHE_WRITE_1H_FACTOR, CACHE_WRITE_FACTOR
+from app.costs.quote import STANDARD
 from app.domain.policies import (
     CONTAINER_HOURS,
     FACTORS,
@@ -17,6 +19,7 @@ from app.domain.policies import (
     factors_of,
     starts_at,
 )
+from app.domain.usage import SERVED
 
 _PER_THOUSAND, _PER_MILLION = -3, -6
 _ALWAYS = datetime.min.replace(tzinfo=UTC)
@@ -38,6 +41,15 @@ class OwnPrice:
     price: Price
     bounds_searches: bool = False
     factors: Mapping[str, Mapping[str, Decimal]] = field(default_factory=dict)
+
+    def by_way(self) -> dict[tuple[str, ...], Price]:
+        """Return the prices by service tier, speed and region."""
+        factors = [{STANDARD: Decimal(1), **self.factors.get(name, {})} for name in SERVED]
+        prices = {}
+        for key in product(*factors):
+            factor = prod(by[value] for by, value in zip(factors, key, strict=True))
+            prices[key] = self.price if factor == 1 else self.price.times(factor)
+        return prices
 
 
 class OwnPriceTable:

@@ -4,9 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from itertools import product
-from math import prod
 from typing import Any
 
 from app.costs.other_models import OtherModels
@@ -30,7 +28,6 @@ __all__ = ["Price", "Pricing"]
 #: The beginning of the version of every operator's price.
 OPERATOR = "operator"
 _BATCH = {"processing": "batch"}
-_ONE = Decimal(1)
 # A published price may change with the date or the hour, so a found price is kept only this long.
 _FRESH_S = 60.0
 _NO_PARAMS: Mapping[str, Any] = {}
@@ -277,7 +274,7 @@ class Pricing:
                 "under model_prices in the configuration (0 if there is none), or give it "
                 "web_searches and max_web_searches"
             )
-        prices = _own_prices(own) if own else self._published(provider, model, at)
+        prices = own.by_way() if own else self._published(provider, model, at)
         priced = [frozenset(values) for values in zip(*prices, strict=True)] or [frozenset()] * 3
         unpriced = {
             name: str(value)
@@ -380,16 +377,6 @@ class Pricing:
             "model_prices, per million and with dates, or set "
             f"default_input_cost and default_output_cost{did_you_mean(model, known)}"
         )
-
-
-def _own_prices(own: OwnPrice) -> dict[tuple[str, ...], Price]:
-    """Return the operator's prices by service tier, speed and region."""
-    factors = [{STANDARD: _ONE, **own.factors.get(name, {})} for name in SERVED]
-    prices = {}
-    for key in product(*factors):
-        factor = prod((by[value] for by, value in zip(factors, key, strict=True)), start=_ONE)
-        prices[key] = own.price if factor == 1 else own.price.times(factor)
-    return prices
 
 
 def _ways(name: str, asked: str | None, priced: frozenset[str]) -> Ways:

@@ -24,7 +24,6 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
-    ResponseError,
 )
 
 from app.configuration.service_urls import RedisUrl, read_redis_url
@@ -54,14 +53,19 @@ class ServerRefusal(RedisConnectionError):
     """
 
 
-def _refusal(error: ResponseError) -> ServerRefusal | None:
-    if isinstance(error, _REFUSAL_CLASSES) or _REFUSAL.search(str(error)):
-        return ServerRefusal(f"Redis refuses commands: {error}")
-    return None
-
-
 class _Renewing:
-    """A connection that closes itself after a refusal by the server, and knows its server."""
+    """A connection that closes itself after a refusal by the server.
+
+    Only the reading of errors differs from redis-py, so an answer without an error costs nothing.
+    redis-py closes a connection on which a lost connection is raised.
+    """
+
+    def set_parser(self, parser_class: type) -> None:
+        super().set_parser(_noticing_refusals(parser_class))  # type: ignore[misc]
+
+
+class _Checked(_Renewing):
+    """The same for connections of synchronous code, which keep the server's answer to HELLO."""
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
         super().on_connect_check_health(check_health)  # type: ignore[misc]
@@ -71,34 +75,22 @@ class _Renewing:
             self.disconnect()  # type: ignore[attr-defined]
             raise ConfigurationError(f"REDIS_URL leads to {reason}")
 
-    def read_response(self, *arguments: Any, **options: Any) -> Any:
-        try:
-            return super().read_response(*arguments, **options)  # type: ignore[misc]
-        except ResponseError as error:
-            if refusal := _refusal(error):
-                self.disconnect()  # type: ignore[attr-defined]
-                raise refusal from error
-            raise
 
+@cache
+def _noticing_refusals(parser_class: Any) -> type:
+    def parse_error(response: str) -> Exception:
+        error: Exception = parser_class.parse_error(response)
+        refused = isinstance(error, _REFUSAL_CLASSES) or _REFUSAL.search(str(error))
+        return ServerRefusal(f"Redis refuses commands: {error}") if refused else error
 
-class _AsyncRenewing:
-    """The same for redis.asyncio."""
-
-    async def read_response(self, *arguments: Any, **options: Any) -> Any:
-        try:
-            return await super().read_response(*arguments, **options)  # type: ignore[misc]
-        except ResponseError as error:
-            if refusal := _refusal(error):
-                await self.disconnect(nowait=True)  # type: ignore[attr-defined]
-                raise refusal from error
-            raise
+    return type(parser_class.__name__, (parser_class,), {"parse_error": staticmethod(parse_error)})
 
 
 @cache
 def renewing(connection_class: type) -> type:
     """Return redis-py's class of connections, with connections that renew themselves."""
     asynchronous = issubclass(connection_class, async_connection.AbstractConnection)
-    own = _AsyncRenewing if asynchronous else _Renewing
+    own = _Renewing if asynchronous else _Checked
     return type(f"Renewing{connection_class.__name__}", (own, connection_class), {})
 
 

@@ -25,12 +25,23 @@ from tests.support.waiting import wait_until
 
 READY_S = 30.0
 LOCAL = "127.0.0.1"
+#: A Redis in cluster mode also listens on its port plus this number.
+CLUSTER_BUS = 10_000
 
 
 def free_port() -> int:
     with closing(socket.socket()) as found:
         found.bind((LOCAL, 0))
         return int(found.getsockname()[1])
+
+
+def _redis_port() -> int:
+    """A free port whose bus, which a server in cluster mode opens, is free, too."""
+    while True:
+        port = free_port()
+        with contextlib.suppress(OSError, OverflowError), closing(socket.socket()) as bus:
+            bus.bind((LOCAL, port + CLUSTER_BUS))
+            return port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +69,7 @@ class RedisServer:
 def run_redis(folder: Path, *settings: str, mode: tuple[str, ...] = ()) -> Iterator[RedisServer]:
     """Run a Redis that keeps nothing; ``mode`` may be ``("--sentinel",)``."""
     folder.mkdir(exist_ok=True)
-    server = RedisServer(port=free_port(), socket=folder / "redis.sock")
+    server = RedisServer(port=_redis_port(), socket=folder / "redis.sock")
     file = folder / "redis.conf"
     lines = [
         *(f"port {server.port}", f"bind {LOCAL}", f"unixsocket {server.socket}", f"dir {folder}"),

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -270,13 +269,19 @@ def test_a_first_part_of_an_id_that_no_run_has_is_told_as_such(stack: Stack) -> 
     assert done.stderr.startswith(f"agentchord: no run has an id that begins with '{UNKNOWN[:9]}'")
 
 
-def test_help_comes_in_less_than_0_3_seconds() -> None:
+def test_help_takes_less_than_0_3_seconds_of_cpu() -> None:
     program = [sys.executable, "-m", "app.cli", "--help"]
     times_s = []
 
     for _ in range(5):
-        started_s = time.monotonic()
+        before = os.times()
         subprocess.run(program, env=alone(), stdout=subprocess.DEVNULL, check=True)
-        times_s.append(time.monotonic() - started_s)
+        after = os.times()
+        times_s.append(
+            after.children_user
+            - before.children_user
+            + after.children_system
+            - before.children_system
+        )
 
     assert min(times_s) < 0.3

@@ -204,6 +204,7 @@ def test_its_processes_end_when_it_is_killed_and_finish_their_calls_first(
         assert (up.home / "log" / "worker1.log").exists()
 
 
+@pytest.mark.timeout(240)
 def test_a_stack_that_cannot_start_ends_with_the_last_words_of_its_process(
     tmp_path: Path, simulator: SimulatorProcess
 ) -> None:
@@ -219,7 +220,7 @@ def test_a_stack_that_cannot_start_ends_with_the_last_words_of_its_process(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
 

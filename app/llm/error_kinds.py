@@ -209,7 +209,9 @@ _SHORT_WINDOW = re.compile(
 )
 # A request that is larger than the limit never passes, even after a long wait.
 _TOO_LARGE = re.compile(r"request too large", re.IGNORECASE)
-_ASKED_OF_LIMIT = re.compile(r"limit:? ([\d,]+)\b.{0,60}?requested:? ([\d,]+)\b", re.IGNORECASE)
+_ASKED_OF_LIMIT = re.compile(
+    r"limit:? ([\d,]{1,30})\b.{0,60}?requested:? ([\d,]{1,30})\b", re.IGNORECASE
+)
 # The status that an error inside a 200 stands for.
 _STATUS_OF: dict[Kind, int] = {
     AuthenticationFailed: 401,

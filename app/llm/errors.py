@@ -22,6 +22,8 @@ from app.llm.wire import PROTOCOL_ERRORS, read_json
 from app.telemetry.redaction import without_learned
 
 MAX_MESSAGE_CHARS = 500
+# The words of an error stand at its beginning, and a server decides on its length.
+_MAX_READ_CHARS = 20_000
 MIN_SECRET_CHARS = 8
 
 # Exceptions of the SDKs that carry no answer. The exceptions that carry an answer (APIStatusError
@@ -159,6 +161,7 @@ def from_answer(
     body = _plain(body)
     levels = _levels(body)
     text, codes = _read(levels)
+    text = text[:_MAX_READ_CHARS]
     code = codes[0] if codes else None
     kind, inner = kind_of(
         status,

@@ -1,5 +1,6 @@
 """Errors in the forms of many servers: told from answers, and read."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -297,3 +298,20 @@ def test_what_stands_beside_the_error_is_read_from_the_response() -> None:
 
     assert type(mapped) is QuotaExhausted
     assert str(mapped) == "p answered 429 (insufficient_credits): boom"
+
+
+@pytest.mark.parametrize("words", ["limit: 1,", "a ", "reached your ", " ", "sk-"])
+def test_an_error_of_any_length_is_read_in_no_time(words: str) -> None:
+    started_s = time.thread_time()
+
+    failure = from_answer(provider="p", status=429, headers={}, body=words * 500_000)
+
+    assert isinstance(failure, RateLimited)
+    assert time.thread_time() - started_s < 0.25
+
+
+def test_a_limit_with_thousands_of_digits_is_no_number() -> None:
+    digits = "1" * 5000
+    body = {"error": {"message": f"Limit: {digits}, requested: {digits}"}}
+
+    assert isinstance(from_answer(provider="p", status=429, headers={}, body=body), RateLimited)

@@ -37,11 +37,11 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-# Four subjects of tests/fuzz make 10,000 cases together.
+# The six subjects of tests/fuzz make 10,000 cases together.
 settings.register_profile(
     "fuzz",
     deadline=None,
-    max_examples=2500,
+    max_examples=1700,
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )

@@ -11,11 +11,11 @@ from typing import Any
 
 import structlog
 from kombu.exceptions import OperationalError
-from kombu.transport import TRANSPORT_ALIASES, redis
 from redis.exceptions import RedisError, ResponseError
 
+from app.storage import celery_redis
+
 MAX_SHOWN_CHARS = 200
-_SCHEMES = ("redis", "rediss")
 #: Errors of the connection or of the process; a message is not their cause.
 _NOT_OF_A_MESSAGE = (Empty, RedisError, OSError, OperationalError, MemoryError)
 
@@ -23,11 +23,11 @@ log = structlog.get_logger(__name__)
 
 
 # kombu's stubs lack the methods that the classes below extend.
-_KombuChannel: Any = redis.Channel
-_KombuTransport: Any = redis.Transport
+_Channel: Any = celery_redis.Channel
+_Transport: Any = celery_redis.Transport
 
 
-class Channel(_KombuChannel):  # type: ignore[misc]
+class Channel(_Channel):  # type: ignore[misc]
     """A channel that drops what is no message."""
 
     def _brpop_read(self, **options: Any) -> Any:
@@ -69,7 +69,7 @@ class Channel(_KombuChannel):  # type: ignore[misc]
                     log.warning("foreign_key_deleted", key=key, expected=kind.decode())
 
 
-class Transport(_KombuTransport):  # type: ignore[misc]
+class Transport(_Transport):  # type: ignore[misc]
     """Redis, as a worker reads it."""
 
     Channel = Channel
@@ -101,7 +101,7 @@ class Transport(_KombuTransport):  # type: ignore[misc]
 
 def install() -> None:
     """Make Celery's worker in this process use this transport."""
-    TRANSPORT_ALIASES.update(dict.fromkeys(_SCHEMES, f"{__name__}:{Transport.__name__}"))
+    celery_redis.BrokerConnection.transport_class = Transport
 
 
 def _is_wrong_type(error: ResponseError) -> bool:

@@ -5,7 +5,7 @@ worker at once, because kombu takes such an answer for an error of the program. 
 named in ``app.celery`` and celeryconfig.py.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from celery.app import amqp
 from celery.backends.redis import RedisBackend
@@ -32,11 +32,17 @@ class Transport(kombu_redis.Transport):
 
 
 class BrokerConnection(Connection):
-    """A connection to the broker, whatever the scheme of its URL."""
+    """A connection to the broker, whatever the scheme of its URL.
+
+    Attributes:
+        transport_class: The transport of all connections of this process.
+    """
+
+    transport_class: ClassVar[type[Transport]] = Transport
 
     def get_transport_cls(self) -> type[Transport]:
         """Return the transport."""
-        return Transport
+        return self.transport_class
 
 
 class AMQP(amqp.AMQP):

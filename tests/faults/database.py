@@ -7,6 +7,7 @@ import psycopg
 from psycopg.rows import dict_row
 from sqlalchemy.engine import make_url
 
+from app.embedded.postgres import SUPERUSER
 from tests.support.waiting import wait_until
 
 BACK_S = 40.0
@@ -22,14 +23,14 @@ BROKEN_BUDGETS = """
 
 
 class Database:
-    """One connection, made again when it was lost; not for several threads.
+    """One connection of the superuser, made again when it was lost; not for several threads.
 
     Args:
         url: URL of the server itself, without a proxy.
     """
 
     def __init__(self, url: str) -> None:
-        address = make_url(url).set(drivername="postgresql")
+        address = make_url(url).set(drivername="postgresql", username=SUPERUSER)
         self._address = address.render_as_string(hide_password=False)
         self._connection: psycopg.Connection[dict[str, Any]] | None = None
 

@@ -215,10 +215,12 @@ def in_stream(stack: Stack) -> list[str]:
 
 
 def test_dropped_connections_to_postgres_repeat_no_call(erp_run: UnderWay) -> None:
-    erp_run.stack.sql("""
+    database = Database(erp_run.stack.urls.database_url)
+    database.sql("""
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()
     """)
+    database.close()
 
     ended(erp_run)
 

@@ -42,11 +42,10 @@ def main() -> int:
         databases = [
             clone(server, str(server.database), f"simulation_{job}") for job in range(jobs)
         ]
-        clocks = [Path(folder) / f"clock_{job}" for job in range(jobs)]
         shares = [seeds[job::jobs] for job in range(jobs)]
         with ProcessPoolExecutor(jobs) as pool:
             work = partial(_simulate, mutation=given.mutation)
-            reports = [r for share in pool.map(work, databases, clocks, shares) for r in share]
+            reports = [r for share in pool.map(work, databases, shares) for r in share]
     broken = [report for report in reports if report.broken]
     for report in reports if given.seed is not None else broken:
         sys.stdout.write(f"{report}\n\n")
@@ -60,8 +59,8 @@ def main() -> int:
     return int(bool(broken))
 
 
-def _simulate(url: str, clock: Path, seeds: Sequence[int], *, mutation: str | None) -> list[Report]:
-    database = Database(url, clock)
+def _simulate(url: str, seeds: Sequence[int], *, mutation: str | None) -> list[Report]:
+    database = Database(url)
     try:
         with pytest.MonkeyPatch.context() as patch:
             if mutation is not None:

@@ -22,9 +22,11 @@ from typing import Any
 
 import psycopg
 from psycopg import errors, generators, pq, waiting
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.domain.json_text import read_json
+from app.embedded.postgres import SUPERUSER
 from app.storage.session import DRIVER, MAX_CONNECTIONS, dumps
 from tests.simulation.connections import Connections
 from tests.simulation.loop import CURRENT, EPOCH_S, Process, VirtualLoop
@@ -81,12 +83,15 @@ class Database:
     """The server, with one database, which one simulation after another uses.
 
     Args:
-        url: A migrated database that nothing else uses.
-        clock: Path of the clock's file; Postgres can read this file.
+        url: A migrated database of the embedded server; nothing else uses the database.
     """
 
-    def __init__(self, url: str, clock: Path) -> None:
-        self._connections = Connections(url)
+    def __init__(self, url: str) -> None:
+        # The clock reads a file, and emptying the tables leaves out their triggers.
+        superuser = make_url(url).set(username=SUPERUSER)
+        # The user of Postgres can read the folder of the sockets, and perhaps no other folder.
+        clock = Path(str(superuser.query["host"])) / f"clock_{superuser.database}"
+        self._connections = Connections(superuser.render_as_string(hide_password=False))
         self._clock = os.open(clock, os.O_CREAT | os.O_WRONLY, 0o644)
         self._engines: dict[str, AsyncEngine] = {}
         self._sessions: list[Session] = []

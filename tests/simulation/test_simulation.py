@@ -23,14 +23,10 @@ SEARCHED = 60
 
 
 @pytest.fixture(scope="session")  # tests of other modules may run in between
-def database(
-    services: ServiceUrls, database_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Database]:
+def database(services: ServiceUrls, database_template: str) -> Iterator[Database]:
     """A database for all simulations of this process; each simulation empties the database."""
     server, name = make_url(services.database_url), f"simulation_{os.getpid()}"
-    made = Database(
-        clone(server, database_template, name), tmp_path_factory.mktemp("simulation") / "clock"
-    )
+    made = Database(clone(server, database_template, name))
     yield made
     made.close()
 

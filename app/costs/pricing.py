@@ -148,7 +148,7 @@ class Pricing:
         if now_s >= self._fresh_until_s:
             self._found.clear()
             self._fresh_until_s = now_s + _FRESH_S
-        key = (provider, model, *map(str, wanted))
+        key = (provider, model, *map(repr, wanted))  # the text 'None' is not None
         quote = self._found.get(key)
         if quote is None:
             quote = self._look_up(provider, model, wanted, datetime.now(UTC))

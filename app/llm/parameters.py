@@ -25,6 +25,8 @@ _KNOWN = frozenset(
     {"api", "n", "prompt_cache", "reasoning_effort", "stream", "system", "temperature"}
     | {OUTPUT_SCHEMA}
 )
+# Parameters into which clients write keys of their own.
+_OBJECTS = ("output_config", "stream_options")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 _APIS = tuple(api for protocol in PROTOCOLS.values() for api in protocol.apis)
@@ -115,6 +117,11 @@ def _refuse_unknown(known: Collection[str], protocol: Protocol, given: Mapping[s
                 f"{shortened(name)} in llm_config is no known parameter of the protocol "
                 f"{protocol.name}: remove it, or let the operator add it to the parameters of the "
                 f"provider in the configuration{did_you_mean(str(name), known)}"
+            )
+    for name in _OBJECTS:
+        if name in given and not isinstance(given[name], Mapping):
+            raise ParameterRefused(
+                f"{name} in llm_config is {shortened(given[name])}: give an object"
             )
     metadata = given.get("metadata")
     if metadata is not None and not (

@@ -331,6 +331,15 @@ def test_a_price_is_looked_up_once_and_then_remembered() -> None:
     assert time.process_time() - started < 0.2  # 20 us each, ten times the real time
 
 
+@pytest.mark.parametrize("name", ["service_tier", "speed", "inference_geo"])
+def test_the_text_none_is_no_missing_value_also_after_a_request_without_one(name: str) -> None:
+    pricing = Pricing()
+    pricing.quote("anthropic", "claude-sonnet-4-6", {})
+
+    with pytest.raises(UnknownModel, match="'None'"):
+        pricing.quote("anthropic", "claude-sonnet-4-6", {name: "None"})
+
+
 def test_the_command_shows_what_holds_and_what_sets_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -155,6 +155,22 @@ def test_the_operator_adds_parameters_but_none_that_agentchord_fills_in(protocol
         adapted(PROTOCOLS[protocol], "m", {"tools": []}, additions=added)
 
 
+@pytest.mark.parametrize("value", ["x", 5, [5], True, ""])
+@pytest.mark.parametrize(
+    ("protocol", "model", "name"),
+    [
+        ("openai", "gpt-4o-mini", "stream_options"),
+        ("openai", "gpt-5.4", "stream_options"),
+        ("anthropic", "claude-opus-4-6", "output_config"),
+    ],
+)
+def test_a_parameter_with_keys_of_the_client_is_an_object(
+    protocol: str, model: str, name: str, value: Any
+) -> None:
+    with pytest.raises(ParameterRefused, match=f"{name} in llm_config is .*: give an object"):
+        adapted(PROTOCOLS[protocol], model, {name: value, "reasoning_effort": "high"})
+
+
 def test_metadata_has_texts_only_because_gateways_choose_models_by_its_lists() -> None:
     with pytest.raises(ParameterRefused, match="give an object of texts"):
         adapted(PROTOCOLS["openai"], "m", {"metadata": {"tags": ["dear"]}})

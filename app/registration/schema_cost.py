@@ -6,6 +6,7 @@ apply many parts to the same value, and their number can double with each level.
 ``enum`` and counted repetitions in patterns make one part expensive.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -221,11 +222,16 @@ _ATOM = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _IGNORES_CASE = re.compile(r"\(\?[a-z]*i")
+# With the flag x, spaces and comments may stand inside a count. JSON Schema has no such flag.
+_IGNORES_SPACES = re.compile(r"\(\?[a-zA-Z]*x")
+_REPETITIONS = ("*", "+", "?")
 _PROPERTY, _NEGATED, _ANY, _BOTH_CASES = 800.0, 30.0, 10.0, 5.0
 
 
 def pattern_cost(pattern: str) -> float:
     """Return about the number of states of a pattern's automaton, with counts expanded."""
+    if _IGNORES_SPACES.search(pattern):
+        return math.inf
     levels = [0.0]
     last = 0.0
     for match in _ATOM.finditer(pattern):
@@ -239,6 +245,8 @@ def pattern_cost(pattern: str) -> float:
             times = max(int(match["low"] or 1), int(match["high"] or 1)) - 1
             levels[-1] += last * times
             last *= times + 1
+        elif match.group() in _REPETITIONS:
+            levels[-1] += 1  # a count behind it repeats the same part again
         else:
             last = _atom_cost(match.group())
             levels[-1] += last

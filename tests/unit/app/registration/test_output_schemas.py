@@ -169,6 +169,15 @@ def test_ordinary_patterns_are_accepted(pattern: str) -> None:
     assert pattern_cost(pattern) < MAX_PATTERNS
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    ["(?x)(a{ 1000 }){ 99 }", "(?i-x)(?x: a{ 9 } )", "(a{1000}b)*{1000}", "(a{1000})+?{999}"],
+)
+def test_no_spelling_hides_the_counts_of_a_pattern(pattern: str) -> None:
+    with pytest.raises(ValueError, match="pattern"):
+        check_schema({"type": "string", "pattern": pattern})
+
+
 leaves = st.sampled_from(
     [{"type": "integer"}, {"type": "string", "minLength": 1}, {"enum": [1, 2, 3]}, True]
 )

@@ -16,6 +16,8 @@ from typing import NamedTuple, Self
 
 import psutil
 
+from app.sandbox import program
+
 #: CPU seconds that the loop's thread may spend at once.
 MAX_LOOP_S = 0.25
 MAX_MEMORY_BYTES = 200_000_000
@@ -101,7 +103,7 @@ def _reset_peak_bytes() -> int:
 
 
 class _Children:
-    """Watches the memory of child processes."""
+    """Watches the memory of sandbox processes; other children belong to other tests."""
 
     def __init__(self) -> None:
         self.peak_bytes = 0
@@ -121,4 +123,5 @@ class _Children:
         while not self._done.wait(0.1):
             for child in own.children():
                 with suppress(psutil.Error):
-                    self.peak_bytes = max(self.peak_bytes, child.memory_info().rss)
+                    if program.__file__ in child.cmdline():
+                        self.peak_bytes = max(self.peak_bytes, child.memory_info().rss)

@@ -86,9 +86,13 @@ def hostile_agent(number: int, place: str) -> Agent:
     )
 
 
-def harmless() -> Workflow:
+def harmless_agent(name: str) -> Agent:
     config = {"function": "tests.support.agent_functions:where_async"}
-    return Workflow(name="harmless", agents=[Agent(name="a", kind="function", config=config)])
+    return Agent(name=name, kind="function", config=config)
+
+
+def harmless() -> Workflow:
+    return Workflow(name="harmless", agents=[harmless_agent("a")])
 
 
 def test_any_exception_at_any_place_leaves_one_counted_record_and_a_worker_that_goes_on(
@@ -99,11 +103,13 @@ def test_any_exception_at_any_place_leaves_one_counted_record_and_a_worker_that_
     @given(st.lists(st.tuples(PLACES, DONE_BY), min_size=12, max_size=24))
     def law(attacks: list[tuple[str, str]]) -> None:
         agents = [hostile_agent(number, place) for number, (place, _) in enumerate(attacks)]
+        # A run ends early once most of its agents have failed, and its other agents are cancelled.
+        agents += [harmless_agent(f"harmless{number}") for number in range(len(attacks) + 1)]
         given_input = {f"what{number}": what for number, (_, what) in enumerate(attacks)}
         workflow = Workflow(name="hostile", agents=agents, max_parallel_agents=len(agents))
         run = enqueue(workflow, given_input)
 
-        assert run.wait(timeout=WAIT_S) == "failed"
+        assert run.wait(timeout=WAIT_S) == "partially_completed"
         assert enqueue(harmless()).wait(timeout=WAIT_S) == "completed"
         check_attempts(hostile_stack, run, attacks)
 
@@ -114,7 +120,8 @@ def test_any_exception_at_any_place_leaves_one_counted_record_and_a_worker_that_
 def check_attempts(stack: Stack, run: Run, attacks: list[tuple[str, str]]) -> None:
     rows = stack.sql(
         "SELECT r.name, r.status, r.retries, r.recoveries, a.outcome, a.error_class, a.error"
-        " FROM agent_runs r JOIN attempts a ON a.agent_run_id = r.id WHERE r.run_id = %s",
+        " FROM agent_runs r JOIN attempts a ON a.agent_run_id = r.id"
+        " WHERE r.run_id = %s AND r.name NOT LIKE 'harmless%%'",
         run.id,
     )
     attempts = Counter(row["name"] for row in rows)

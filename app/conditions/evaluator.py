@@ -16,7 +16,7 @@ from app.domain.json_values import is_small
 from app.domain.suggestions import shortened
 from app.errors import ConditionFailed
 from app.sandbox.processes import Sandbox, SandboxLimit
-from app.sandbox.program import integer
+from app.sandbox.program import for_cel
 from app.sandbox.turns import Turn
 
 #: If a condition has no loops and reads at most this many values and characters, the worker itself
@@ -76,7 +76,7 @@ class ConditionEvaluator:
         if condition.loops or not is_small(data, inline_size):
             return await self._apart(condition, data, turn)
         try:
-            answer = compiled(condition).eval(data=_for_cel(data))
+            answer = compiled(condition).eval(data=for_cel(data))
         except Exception as error:  # CEL's errors have undocumented classes
             raise ConditionFailed(
                 f"condition {shortened(condition.text)} cannot be evaluated: {error}"
@@ -93,12 +93,3 @@ class ConditionEvaluator:
                 "the part that it needs into the context"
             ) from error
         return verdict(condition.text, kind, value)
-
-
-def _for_cel(value: Any) -> Any:
-    """Return a copy of small data with the integers that CEL has; the sandbox does the same."""
-    if isinstance(value, dict):
-        return {key: _for_cel(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_for_cel(part) for part in value]
-    return integer(value) if type(value) is int else value

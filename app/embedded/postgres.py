@@ -7,14 +7,10 @@ no statement of a client can read files or start programs.
 """
 
 import contextlib
-import hashlib
-import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
@@ -23,7 +19,7 @@ import psycopg
 
 from app.embedded.account import Account, closed_part, server_account
 from app.embedded.folders import clear_folder, private_folder, socket_folder
-from app.embedded.programs import Program, ask, in_wheel, on_path
+from app.embedded.programs import Program, ask, in_wheel, on_path, within_reach
 from app.embedded.server import Launch, server_environment
 from app.errors import EmbeddedServicesError
 
@@ -32,8 +28,6 @@ ROLE = DATABASE = "agentchord"
 SUPERUSER = "postgres"
 # The superuser that renames the superuser of an old version, because no role renames itself.
 RENAMER = "agentchord_renamer"
-#: Copies of programs, in a folder in which only root can write.
-COPIES = Path("/var/cache/agentchord")
 PORT = 5432
 INITDB_TIMEOUT_S = 120
 DEBIAN_PROGRAMS = Path("/usr/lib/postgresql")  # Debian does not put this folder on the PATH
@@ -176,7 +170,7 @@ def find_program(data: Path, account: Account) -> Program:
         raise EmbeddedServicesError(f"there is no Postgres on this machine: {INSTALL}")
     if account.foreign:
         closed = closed_part(found[0].path)
-        found = [near for program in found if (near := _within_reach(program))]
+        found = [near for program in found if (near := within_reach(program))]
         if not found:
             raise EmbeddedServicesError(
                 f"Postgres refuses to run as root, and other users cannot reach its programs in "
@@ -194,38 +188,6 @@ def find_program(data: Path, account: Account) -> Program:
             )
         return fitting[0]
     return found[0]
-
-
-def _within_reach(program: Program) -> Program | None:
-    """Return a program that other users can start: the program, a copy of it, or None.
-
-    If the program is below a closed folder, such as an environment below ``/root``, root copies the
-    folder of the program once.
-    """
-    if closed_part(program.path) is None:
-        return program
-    source = program.path.parent.parent
-    package = source.parent
-    key = f"{source} {program.version} {program.path.stat().st_mtime_ns}"
-    copy = COPIES / hashlib.sha256(os.fsencode(key)).hexdigest()[:12]
-    try:
-        if not copy.is_dir():
-            COPIES.mkdir(exist_ok=True)
-            COPIES.chmod(0o755)
-            with tempfile.TemporaryDirectory(dir=COPIES) as folder:
-                made = Path(folder) / "copy"
-                shutil.copytree(source, made / package.name / source.name, symlinks=True)
-                libraries = package.with_name(f"{package.name}.libs")  # of a wheel
-                if libraries.is_dir():
-                    shutil.copytree(libraries, made / libraries.name, symlinks=True)
-                for each in (made, made / package.name):
-                    each.chmod(0o755)
-                with contextlib.suppress(OSError):
-                    made.rename(copy)  # another process may have made the copy
-    except OSError:
-        return None
-    near = replace(program, path=copy / package.name / source.name / "bin" / program.path.name)
-    return near if near.path.is_file() and closed_part(near.path) is None else None
 
 
 def _candidates() -> Iterator[Path | None]:

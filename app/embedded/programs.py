@@ -1,12 +1,20 @@
 """Finds the programs of the servers, in the wheels or on this machine."""
 
+import contextlib
+import hashlib
+import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from app.embedded.account import closed_part
+
+#: Copies of programs, in a folder in which only root can write.
+COPIES = Path("/var/cache/agentchord")
 VERSION = re.compile(r"(?:v=|\) )(\d+)\.?(\d+)?\.?(\d+)?")
 
 
@@ -61,3 +69,39 @@ def ask(path: Path | None) -> Program | None:
         return None
     major, minor, patch = (int(part or 0) for part in found.groups())
     return Program(path=path, version=(major, minor, patch), name=answer.split()[0])
+
+
+def within_reach(program: Program) -> Program | None:
+    """Return a program that every user can start: the program, a copy of it, or None.
+
+    If other users may not enter the folder of the program, such as an environment below ``/root``,
+    root copies the package of the program once.
+    """
+    if closed_part(program.path) is None:
+        return program
+    source = program.path.parent.parent
+    package = source.parent
+    key = f"{source} {program.version} {program.path.stat().st_mtime_ns}"
+    copy = COPIES / hashlib.sha256(os.fsencode(key)).hexdigest()[:12]
+    near = replace(program, path=copy / package.name / source.name / "bin" / program.path.name)
+    with contextlib.suppress(OSError):
+        if not copy.is_dir():
+            COPIES.mkdir(exist_ok=True)
+            COPIES.chmod(0o755)
+            with tempfile.TemporaryDirectory(dir=COPIES) as folder:
+                made = Path(folder) / "copy"
+                shutil.copytree(source, made / package.name / source.name, symlinks=True)
+                libraries = package.with_name(f"{package.name}.libs")  # of a wheel
+                if libraries.is_dir():
+                    shutil.copytree(libraries, made / libraries.name, symlinks=True)
+                _open_to_all(made)
+                made.rename(copy)  # fails if another process has made the copy meanwhile
+    return near if near.path.is_file() and closed_part(near.path) is None else None
+
+
+def _open_to_all(folder: Path) -> None:
+    """Let every user read all files below a folder, whatever the umask was."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (0o055 if mode & 0o100 else 0o044))

@@ -14,6 +14,8 @@ from app.media.types import MediaRefused
 MAX_STEPS = 1_000_000
 #: Bytes of all decoded streams, without images and fonts.
 MAX_EXPANDED_BYTES = 64_000_000
+# Whole groups of ASCII85, not too many at a time.
+_WHOLE_GROUPS = re.compile(rb"(?:z|[!-u]{5}){1,10000}")
 
 
 class Name(str):
@@ -82,9 +84,10 @@ class Allowance:
                     raise MediaRefused(unreadable("a stream of text with a predictor"))
                 return self._inflated(content)
             if name in ("ASCII85Decode", "A85"):
-                return base64.a85decode(content.partition(b"~>")[0].strip().removeprefix(b"<~"))
+                return self._from_ascii85(content)
             if name in ("ASCIIHexDecode", "AHx"):
                 digits = re.sub(rb"[\x00\s]", b"", content.partition(b">")[0])
+                self._charge(len(digits) // 2)
                 return binascii.unhexlify(digits + b"0" * (len(digits) % 2))
         except (ValueError, zlib.error) as error:
             if isinstance(error, MediaRefused):
@@ -94,13 +97,30 @@ class Allowance:
 
     def _inflated(self, content: bytes) -> bytes:
         expanded = zlib.decompressobj().decompress(content, self._bytes_left + 1)
-        self._bytes_left -= len(expanded)
+        self._charge(len(expanded))
+        return expanded
+
+    def _from_ascii85(self, content: bytes) -> bytes:
+        text = re.sub(rb"[\x00\s]", b"", content.partition(b"~>")[0]).removeprefix(b"<~")
+        # A "z" stands for four bytes. Every other group has five characters for four bytes.
+        self._charge(4 * text.count(b"z") + (4 * len(text)) // 5)
+        pieces, end = [], 0
+        # The decoder needs a hundred times its input, so it gets small pieces.
+        for piece in _WHOLE_GROUPS.finditer(text):
+            if piece.start() != end:
+                break  # the decoder finds the broken group in the rest
+            pieces.append(base64.a85decode(piece.group()))
+            end = piece.end()
+        return b"".join([*pieces, base64.a85decode(text[end:])])
+
+    def _charge(self, expanded: int) -> None:
+        """Count bytes of decoded streams, before or after they are decoded."""
+        self._bytes_left -= expanded
         if self._bytes_left < 0:
             raise MediaRefused(
                 f"expands to more than {self._max_bytes:,} bytes: send fewer pages, or send the "
                 "pages as images"
             )
-        return expanded
 
 
 def _predicts(parameters: Any) -> bool:

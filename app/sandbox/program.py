@@ -43,6 +43,15 @@ def integer(number: int) -> Any:
     return number if fits else {"integer": str(number)}
 
 
+def for_cel(value: Any) -> Any:
+    """Return a copy of a JSON value with the integers that CEL has."""
+    if isinstance(value, dict):
+        return {key: for_cel(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [for_cel(part) for part in value]
+    return integer(value) if type(value) is int else value
+
+
 def schema_validator(schema: Any, retriever: Any) -> Any:
     """Make the validator of a JSON Schema; its patterns are matched in linear time."""
     import jsonschema_rs
@@ -77,19 +86,11 @@ def _condition(given: Any) -> Any:
     from cel_expr_python import cel
 
     names = dict.fromkeys(given["variables"], cel.Type.DYN)
-    data = _for_cel(given["variables"])
+    data = for_cel(given["variables"])
     answer = cel.NewEnv(variables=names).compile(given["text"]).eval(data=data)
     kind = answer.type().name()
     value = answer.value() if kind == "BOOL" else str(answer.value())[:MAX_SHOWN_CHARS]
     return [kind, value]
-
-
-def _for_cel(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _for_cel(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_for_cel(part) for part in value]
-    return integer(value) if type(value) is int else value
 
 
 def _schema(given: Any) -> Any:

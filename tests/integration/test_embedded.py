@@ -12,7 +12,7 @@ import pytest
 from psycopg.errors import InsufficientPrivilege
 from redis import Redis
 
-from app.embedded import Services
+from app.embedded import Services, programs
 from app.embedded import postgres as postgres_module
 from app.embedded import redis as redis_module
 from app.embedded.folders import open_home
@@ -202,8 +202,9 @@ def _is_held(line: str) -> bool:
 def test_programs_that_no_other_user_reaches_are_refused_with_the_remedy(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_module, "closed_part", lambda path: Path("/root"))
-    monkeypatch.setattr(postgres_module, "COPIES", home.parent / "copies")
+    for module in (postgres_module, programs):
+        monkeypatch.setattr(module, "closed_part", lambda path: Path("/root"))
+    monkeypatch.setattr(programs, "COPIES", home.parent / "copies")
 
     with pytest.raises(EmbeddedServicesError, match=r"'/root': install .* run as a normal user"):
         Services(home).start()
@@ -220,15 +221,16 @@ def test_programs_in_a_closed_folder_are_copied_to_a_folder_that_all_may_enter(
     closed = tmp_path / "closed"
     for folder in (package, package.with_name(f"{package.name}.libs")):
         shutil.copytree(folder, closed / folder.name, symlinks=True)
-    closed.chmod(0o700)
+    for path in (closed, *closed.rglob("*")):
+        path.chmod(path.stat().st_mode & 0o700)  # as under a umask of 077
     program = closed / package.name / "pginstall18" / "bin" / "postgres"
     monkeypatch.setattr(postgres_module, "_candidates", lambda: iter([program]))
-    before = set(postgres_module.COPIES.glob("*"))
+    before = set(programs.COPIES.glob("*"))
 
     with Services(home) as urls:
         assert answers(urls)
 
-    for made in set(postgres_module.COPIES.glob("*")) - before:
+    for made in set(programs.COPIES.glob("*")) - before:
         shutil.rmtree(made)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import time
+import tracemalloc
 import zlib
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from app.media import pdf_streams
 from app.media.pdf import pages_and_text
+from app.media.pdf_streams import Allowance, Stream
 from app.media.types import MediaRefused
 from tests.support.media import document, pdf, stream
 
@@ -146,6 +148,38 @@ def test_an_image_of_a_page_is_no_text() -> None:
 def test_what_cannot_be_measured_is_refused_with_its_reason(content: bytes, problem: str) -> None:
     with pytest.raises(MediaRefused, match=problem):
         pages_and_text(content)
+
+
+@given(st.binary(max_size=300), st.integers(0, 30))
+def test_ascii85_is_decoded_as_by_the_library(content: bytes, zeros: int) -> None:
+    encoded = base64.a85encode(content + bytes(4 * zeros) + content)
+    stored = Stream({"Filter": "A85"}, b"<~" + b" \n".join([encoded[:7], encoded[7:]]) + b"~>")
+
+    assert Allowance().expanded(stored) == base64.a85decode(encoded)
+
+
+@pytest.mark.parametrize(
+    ("filters", "raw"),
+    [
+        (["A85"], b"z" * 20_000_000),
+        (["Fl", "A85"], zlib.compress(b"z" * 20_000_000, 9)),
+        (["Fl", "A85"], zlib.compress(b"!" * 60_000_000, 9)),
+        (["Fl", "AHx"], zlib.compress(b"0" * 60_000_000, 9)),
+    ],
+)
+def test_every_filter_is_charged_before_it_decodes(filters: list[str], raw: bytes) -> None:
+    with pytest.raises(MediaRefused, match="expands to more than 64,000,000 bytes"):
+        Allowance().expanded(Stream({"Filter": filters}, raw))
+
+
+def test_text_in_ascii85_takes_little_more_memory_than_itself() -> None:
+    stored = Stream({"Filter": "A85"}, b"z" * 2_000_000)
+    tracemalloc.start()
+    try:
+        assert Allowance().expanded(stored) == bytes(8_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_file_that_explodes_is_refused_at_the_limit() -> None:

@@ -1,12 +1,16 @@
-"""The endings of attempts that neither complete nor fail by themselves, and the bounds of these."""
+"""The endings of attempts. An ending that counts nowhere has a bound."""
 
 import random
+from typing import Any
 
 from app.concurrency.user_code import described
+from app.domain.condition import Condition
 from app.domain.status import AgentStatus
+from app.domain.suggestions import shortened
 from app.domain.waits import LongWait
-from app.errors import FunctionFailed, RunStopped
-from app.storage.records import Ending
+from app.errors import ConditionFalse, FunctionFailed, RunStopped
+from app.storage.fan_out import Items
+from app.storage.records import Ending, Outcome
 from workers.inflight import StopReason
 from workers.jobs import Job
 
@@ -15,6 +19,49 @@ from workers.jobs import Job
 SHORTEST_WAIT_S = 1.0
 #: An agent with a longer wait is claimed after these seconds, because its limit may have changed.
 LONGEST_WAIT_S = 3600.0
+
+
+def completed(job: Job, output: Any) -> Ending:
+    """Return the ending of an attempt with an output."""
+    finish_reason = job.finish_reason
+    return _ending(
+        job, AgentStatus.COMPLETED, "completed", output=output, finish_reason=finish_reason
+    )
+
+
+def failed(job: Job, status: AgentStatus, error: Exception, *, text: str) -> Ending:
+    """Return the ending of an attempt that an error has ended.
+
+    Args:
+        job: The attempt.
+        status: Status of the agent from now on.
+        error: The error.
+        text: The text of the error that is stored.
+    """
+    return _ending(
+        job,
+        status,
+        "failed",
+        error=text,
+        error_class=type(error).__name__,
+        finish_reason=job.finish_reason,
+    )
+
+
+def skipped(job: Job, condition: Condition) -> Ending:
+    """Return the ending of an attempt whose agent has a false condition."""
+    return _ending(
+        job,
+        AgentStatus.SKIPPED,
+        "completed",
+        error=f"condition is false: {shortened(condition.text)}",
+        error_class=ConditionFalse.__name__,
+    )
+
+
+def expanded(job: Job, items: Items) -> Ending:
+    """Return the ending of an attempt that waits for the items of its list, and has no place."""
+    return _ending(job, AgentStatus.WAITING, "running", event="agent_expanded", items=items)
 
 
 def stopped(job: Job, reason: StopReason) -> Ending | None:
@@ -27,33 +74,24 @@ def stopped(job: Job, reason: StopReason) -> Ending | None:
         case StopReason.LEASE_LOST:
             return None
         case StopReason.RUN_STOPPED:
-            return Ending(
-                run_id=job.run.run_id,
-                name=job.claimed.name,
-                status=AgentStatus.CANCELLED,
-                outcome="cancelled",
-                event="agent_cancelled",
+            return _ending(
+                job,
+                AgentStatus.CANCELLED,
+                "cancelled",
                 error="the run was stopped",
                 error_class=RunStopped.__name__,
             )
         case StopReason.DRAINED | StopReason.RUN_PAUSED:
-            return Ending(
-                run_id=job.run.run_id,
-                name=job.claimed.name,
-                status=AgentStatus.PENDING,
-                outcome="handed_back",
-                event="agent_handed_back",
-            )
+            return _ending(job, AgentStatus.PENDING, "handed_back", event="agent_handed_back")
 
 
 def waiting(job: Job, wait: LongWait) -> Ending:
     """Return the ending of an attempt that gives back its place during a long wait."""
     longest_s = LONGEST_WAIT_S * random.uniform(0.9, 1.0)
-    return Ending(
-        run_id=job.run.run_id,
-        name=job.claimed.name,
-        status=AgentStatus.PENDING,
-        outcome="handed_back",
+    return _ending(
+        job,
+        AgentStatus.PENDING,
+        "handed_back",
         event="agent_waiting",
         ready_in_s=max(min(wait.wait_s, longest_s), SHORTEST_WAIT_S),
         waits_for=wait.waits_for,
@@ -68,4 +106,17 @@ def interrupted(job: Job, error: BaseException) -> FunctionFailed:
     return FunctionFailed(
         f"agent {job.agent.name!r} was interrupted by code of a user in its worker "
         f"({described(error)}): functions, kinds and tools must cancel only their own tasks"
+    )
+
+
+def _ending(
+    job: Job, status: AgentStatus, outcome: Outcome, *, event: str | None = None, **facts: Any
+) -> Ending:
+    return Ending(
+        run_id=job.run.run_id,
+        name=job.claimed.name,
+        status=status,
+        outcome=outcome,
+        event=event or f"agent_{status}",
+        **facts,
     )

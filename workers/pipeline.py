@@ -19,11 +19,9 @@ from app.domain.json_text import write_json
 from app.domain.kinds import LLM, WORKFLOW
 from app.domain.paths import parse_output_path, part_of, reason_of
 from app.domain.status import AgentStatus
-from app.domain.suggestions import shortened
 from app.domain.waits import LongWait
 from app.errors import (
     AgentError,
-    ConditionFalse,
     MissingInput,
     OutputInvalid,
     ResultTooLarge,
@@ -40,7 +38,15 @@ from workers.agents.kinds import KindAgents
 from workers.agents.llm import LLMAgent
 from workers.agents.sub_workflow import SubWorkflowAgent
 from workers.call_clock import CallClock
-from workers.endings import interrupted, stopped, waiting
+from workers.endings import (
+    completed,
+    expanded,
+    failed,
+    interrupted,
+    skipped,
+    stopped,
+    waiting,
+)
 from workers.flower_events import FlowerEvents
 from workers.inflight import InFlight, LeaseGone, Phase
 from workers.jobs import Job
@@ -198,7 +204,7 @@ class Pipeline:
         condition = job.run.workflow.data_flow.condition(job.agent)
         # The condition of a list is evaluated once, before the items exist.
         if condition and not job.element and not await self._holds(job, condition):
-            return _skipped(job, condition)
+            return skipped(job, condition)
         if job.is_list:
             return await beside(job, lambda: self._expanded(job))
         if job.agent.kind == WORKFLOW:
@@ -208,7 +214,7 @@ class Pipeline:
         self._check_size(job, output)
         if not job.element:
             _check_mapping(job, output)
-        return replace(_completed(job, output), first_token_s=job.clock.first_token_s)
+        return replace(completed(job, output), first_token_s=job.clock.first_token_s)
 
     async def _holds(self, job: Job, condition: Condition) -> bool:
         seen = job.run.workflow.data_flow.outputs_and_context(job.agent, job.claimed.outputs)
@@ -247,10 +253,10 @@ class Pipeline:
         values = view_of(job).values
         found = items_of(job.agent, values, agents=agents, max_items=self._limits.max_items)
         if not found:
-            return _completed(job, [])
+            return completed(job, [])
         reads = sorted(job.run.workflow.data_flow.reads_by_items(job.agent))
         items = Items(values=found, reads=reads)
-        return replace(_waiting(job), event="agent_expanded", items=items)
+        return expanded(job, items)
 
     async def _record(self, record: Record, job: Job) -> bool:
         try:
@@ -280,38 +286,7 @@ class Pipeline:
                 return self._ended(job, status, error)
 
     def _ended(self, job: Job, status: AgentStatus, error: Exception) -> Ending:
-        return Ending(
-            run_id=job.run.run_id,
-            name=job.claimed.name,
-            status=status,
-            outcome="failed",
-            event=f"agent_{status}",
-            error=storable(self._failures.text_of(error)),
-            error_class=type(error).__name__,
-            finish_reason=job.finish_reason,
-        )
-
-
-def _completed(job: Job, output: Any) -> Ending:
-    return Ending(
-        run_id=job.run.run_id,
-        name=job.claimed.name,
-        status=AgentStatus.COMPLETED,
-        outcome="completed",
-        event="agent_completed",
-        output=output,
-        finish_reason=job.finish_reason,
-    )
-
-
-def _waiting(job: Job) -> Ending:
-    return Ending(
-        run_id=job.run.run_id,
-        name=job.claimed.name,
-        status=AgentStatus.WAITING,
-        outcome="running",
-        event="sub_run_started",
-    )
+        return failed(job, status, error, text=storable(self._failures.text_of(error)))
 
 
 def _check_mapping(job: Job, output: Any) -> None:
@@ -326,18 +301,6 @@ def _check_mapping(job: Job, output: Any) -> None:
                 f"agent {job.agent.name!r}: its output has no {path!r}, which output_mapping "
                 f"gives to {key!r}: {reason_of(error)}"
             ) from error
-
-
-def _skipped(job: Job, condition: Condition) -> Ending:
-    return Ending(
-        run_id=job.run.run_id,
-        name=job.claimed.name,
-        status=AgentStatus.SKIPPED,
-        outcome="completed",
-        event="agent_skipped",
-        error=f"condition is false: {shortened(condition.text)}",
-        error_class=ConditionFalse.__name__,
-    )
 
 
 def _result(job: Job, ending: Ending) -> AgentResult:

@@ -33,6 +33,8 @@ TOKENS = tuple(column.name for column in fields(Usage))
 #: The kinds of cost entries, and "void". A call that was never made is void: its hold is released
 #: without an entry.
 Kind = Literal["actual", "estimated", "unconfirmed", "correction", "cached", "void"]
+#: The outcome of an attempt.
+Outcome = Literal["running", "completed", "failed", "cancelled", "handed_back", "lost"]
 #: The certainty of a call's cost, by the kind of the entry; a more certain entry takes back a less
 #: certain entry.
 KNOWLEDGE = {"unconfirmed": 1, "estimated": 2, "cached": 3, "actual": 3}
@@ -124,7 +126,7 @@ class Ending:
     run_id: UUID
     name: str
     status: AgentStatus
-    outcome: Literal["running", "completed", "failed", "cancelled", "handed_back", "lost"]
+    outcome: Outcome
     event: str
     output: Any = None
     error: str | None = None

@@ -1,4 +1,4 @@
-"""What a client that may write to Redis cannot do: end workers, change them, forge answers."""
+"""A client that may write to Redis ends no worker, changes no worker and forges no answer."""
 
 import json
 from base64 import b64encode

@@ -14,7 +14,7 @@ BOTH = st.sampled_from([PROTOCOLS["openai"], PROTOCOLS["anthropic"]])
 OPENAI, ANTHROPIC = PROTOCOLS["openai"].containers, PROTOCOLS["anthropic"].containers
 TIMEOUTS = st.floats(0.1, 86_400)
 SIZES = st.sampled_from(["1g", "4g", "16g", "64g"])
-# What the providers' pages say: at least 5 minutes; formerly, OpenAI billed blocks of 20 minutes.
+# The providers bill at least 5 minutes. Until June 2026, OpenAI billed blocks of 20 minutes.
 LEAST_S, BLOCK_S = 300, 1200
 
 

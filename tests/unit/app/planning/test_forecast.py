@@ -1,4 +1,4 @@
-"""What a plan expects of agents whose provider runs programs, and what it shows as their most."""
+"""The expected cost and the worst case of agents whose provider runs programs."""
 
 from decimal import Decimal
 from typing import Any

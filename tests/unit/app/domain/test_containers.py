@@ -10,6 +10,8 @@ from app.domain.containers import ContainerRules
 from app.domain.protocols import PROTOCOLS, Protocol
 from app.domain.server_tools import uses_of
 
+#: Sums of whole numbers are exact.
+MILLISECONDS = st.integers(0, 3_000_000)
 BOTH = st.sampled_from([PROTOCOLS["openai"], PROTOCOLS["anthropic"]])
 OPENAI, ANTHROPIC = PROTOCOLS["openai"].containers, PROTOCOLS["anthropic"].containers
 TIMEOUTS = st.floats(0.1, 86_400)
@@ -55,19 +57,19 @@ def test_what_is_booked_covers_every_way_of_billing(
         assert booked >= ceil(max(elapsed_s, 1) / BLOCK_S) * BLOCK_S * containers
 
 
-@given(BOTH, st.lists(st.tuples(st.floats(0, 3000), st.floats(0, 900)), min_size=1, max_size=9))
+@given(BOTH, st.lists(st.tuples(MILLISECONDS, MILLISECONDS), min_size=1, max_size=9))
 def test_the_calls_of_a_conversation_cover_the_whole_time_of_their_container(
-    protocol: Protocol, calls: list[tuple[float, float]]
+    protocol: Protocol, calls: list[tuple[int, int]]
 ) -> None:
-    rules, now_s, ready_until_s, alive_s, booked = protocol.containers, 0.0, 0.0, 0.0, 0
-    for pause_s, elapsed_s in calls:
-        begun_s = max(now_s := now_s + pause_s, ready_until_s)
-        now_s += elapsed_s
-        ready_until_s = now_s + rules.idle_s
-        alive_s += ready_until_s - begun_s
-        booked += rules.seconds(elapsed_s, 1)
+    rules, now_ms, ready_until_ms, alive_ms, booked_s = protocol.containers, 0, 0, 0, 0
+    for pause_ms, elapsed_ms in calls:
+        begun_ms = max(now_ms := now_ms + pause_ms, ready_until_ms)
+        now_ms += elapsed_ms
+        ready_until_ms = now_ms + int(rules.idle_s * 1000)
+        alive_ms += ready_until_ms - begun_ms
+        booked_s += rules.seconds(elapsed_ms / 1000, 1)
 
-    assert booked >= alive_s
+    assert booked_s * 1000 >= alive_ms
 
 
 @pytest.mark.parametrize(

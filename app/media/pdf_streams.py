@@ -101,7 +101,9 @@ class Allowance:
         return expanded
 
     def _from_ascii85(self, content: bytes) -> bytes:
-        text = re.sub(rb"[\x00\s]", b"", content.partition(b"~>")[0]).removeprefix(b"<~")
+        text = re.sub(rb"[\x00\s]", b"", content)
+        # The opening mark goes first, because "<~>" would begin with a closing mark.
+        text = text.removeprefix(b"<~").partition(b"~>")[0]
         # A "z" stands for four bytes. Every other group has five characters for four bytes.
         self._charge(4 * text.count(b"z") + (4 * len(text)) // 5)
         pieces, end = [], 0

@@ -35,6 +35,15 @@ QUICK = settings(
 )
 
 
+class Quoting(yaml.SafeDumper):
+    """Quotes every text: PyYAML writes YAML 1.1, in which 1E-10 is a text and not a number."""
+
+
+Quoting.add_representer(
+    str, lambda dumper, value: dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"')
+)
+
+
 def around(inner: Any) -> Workflow:
     agent = Agent(name="inner", kind="workflow", config={"workflow": inner})
     return Workflow(name="outer of all", agents=[agent])
@@ -59,15 +68,17 @@ def from_file(folder: Path, suffix: str, document: dict[str, Any]) -> Workflow:
     if suffix == "json":
         path.write_bytes(write_json(document))
     else:
-        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        path.write_text(yaml.dump(document, Dumper=Quoting, sort_keys=False), encoding="utf-8")
     return load(path).workflow
 
 
 def ways(folder: Path) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
     """Every way to write down a definition -> the definition that arises."""
     return {
-        "python": lambda given: Workflow.from_definition(given).definition(),
-        "nested in python": lambda given: inside(around(Workflow.from_definition(given))),
+        "python": lambda given: _completed(Workflow.from_definition(given)).definition(),
+        "nested in python": lambda given: inside(
+            _completed(around(Workflow.from_definition(given)))
+        ),
         "nested as a dict": lambda given: inside(_completed(around(given))),
         "yaml": lambda given: from_file(folder, "yaml", given).definition(),
         "json": lambda given: from_file(folder, "json", given).definition(),
@@ -136,6 +147,18 @@ def test_a_workflow_with_one_wrong_value_is_refused_everywhere_or_nowhere(
     part[field] = data.draw(json_values)
 
     said = {name: _said(partial(way, document)) for name, way in ways(folder).items()}
+
+    assert len({bool(word) for word in said.values()}) == 1, said
+
+
+@pytest.mark.parametrize("kind", ["llm", "function", "workflow", "http"])
+@pytest.mark.parametrize("config", [{}, {"unknown": 1}, {"function": 1}, {"workflow": {}}])
+def test_wrong_settings_of_a_kind_are_refused_everywhere_or_nowhere(
+    tmp_path: Path, kind: str, config: dict[str, Any]
+) -> None:
+    document = {"name": "a", "agents": [{"name": "b", "kind": kind, "config": config}]}
+
+    said = {name: _said(partial(way, document)) for name, way in ways(tmp_path).items()}
 
     assert len({bool(word) for word in said.values()}) == 1, said
 

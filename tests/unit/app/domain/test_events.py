@@ -19,7 +19,7 @@ NO_EVENTS = {"run_id", "agent_run_id", "budget_exceeded"}
 #: Names of the parameters that take the type of an event, and functions that take it second:
 #: HistoryWriter.note, and those that pass it on.
 PARAMETERS, FUNCTIONS = {"event", "type"}, {"note", "_note", "_handed_back"}
-ENDINGS = {"Ending", "HistoryLine", "replace"}
+ENDINGS = {"Ending", "_ending", "HistoryLine", "replace"}
 STATUSES: dict[str, type[AgentStatus] | type[WorkflowStatus]] = {
     "agent_": AgentStatus,
     "run_": WorkflowStatus,

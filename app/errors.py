@@ -56,6 +56,7 @@ AgentChordError
         ├── UpstreamFailed        a dependency of the agent has no output
         ├── WorkerLost            the worker of the attempt went silent (retriable)
         ├── ItemsFailed           items of the agent's for_each failed
+        ├── ItemGone              a retry has made the list shorter, so the item is skipped
         ├── SubWorkflowFailed     the run of the sub-workflow failed or was cancelled
         └── SubWorkflowPartial    the run of the sub-workflow completed in part
 """
@@ -455,12 +456,16 @@ class ItemsFailed(NotRaised, advice="look at the items that failed"):
     """All items of a ``for_each`` failed, or one item failed and the agent needs all items."""
 
 
+class ItemGone(NotRaised, final="skipped", advice="nothing is wrong: look at the list"):
+    """A retry has made the list of a ``for_each`` shorter, and the list has this item no more."""
+
+
 class SubWorkflowFailed(NotRaised, advice="look at the run of the sub-workflow"):
     """The run of a sub-workflow failed; if that run was cancelled, the agent is cancelled, too."""
 
 
 class SubWorkflowPartial(
-    NotRaised, final="completed", advice="look at the run of the sub-workflow"
+    NotRaised, final="completed", advice="look at the run of the sub-workflow, and retry this run"
 ):
     """The run of a sub-workflow completed in part; some inner agents have the output null."""
 

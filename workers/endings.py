@@ -1,6 +1,7 @@
 """The endings of attempts. An ending that counts nowhere has a bound."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 from app.concurrency.user_code import described
@@ -19,14 +20,23 @@ from workers.jobs import Job
 SHORTEST_WAIT_S = 1.0
 #: An agent with a longer wait is claimed after these seconds, because its limit may have changed.
 LONGEST_WAIT_S = 3600.0
+#: A list that had items before a retry, and has none now.
+NO_ITEMS = Items(values=(), reads=(), seen=())
 
 
 def completed(job: Job, output: Any) -> Ending:
     """Return the ending of an attempt with an output."""
-    finish_reason = job.finish_reason
-    return _ending(
-        job, AgentStatus.COMPLETED, "completed", output=output, finish_reason=finish_reason
-    )
+    facts = {"output": output, "seen": job.seen, "finish_reason": job.finish_reason}
+    return _ending(job, AgentStatus.COMPLETED, "completed", **facts)
+
+
+def kept(job: Job) -> Ending:
+    """Return the ending of an attempt whose inputs are the same as before a retry of the run.
+
+    Its output is the output that was accepted before the retry. The attempt makes no call.
+    """
+    facts = {"output": job.claimed.kept, "seen": job.seen, "kept": True}
+    return _ending(job, AgentStatus.COMPLETED, "completed", **facts)
 
 
 def failed(job: Job, status: AgentStatus, error: Exception, *, text: str) -> Ending:
@@ -54,6 +64,7 @@ def skipped(job: Job, condition: Condition) -> Ending:
         job,
         AgentStatus.SKIPPED,
         "completed",
+        items=NO_ITEMS if job.claimed.expanded else None,
         error=f"condition is false: {shortened(condition.text)}",
         error_class=ConditionFalse.__name__,
     )
@@ -61,6 +72,8 @@ def skipped(job: Job, condition: Condition) -> Ending:
 
 def expanded(job: Job, items: Items) -> Ending:
     """Return the ending of an attempt that waits for the items of its list, and has no place."""
+    if not items.values:
+        return replace(completed(job, []), items=items if job.claimed.expanded else None)
     return _ending(job, AgentStatus.WAITING, "running", event="agent_expanded", items=items)
 
 

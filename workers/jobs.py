@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.domain.agent import Agent
-from app.domain.for_each import INDEX, ITEM
+from app.domain.for_each import element_of
 from app.storage.claims import ClaimedAgent
 from workers.call_clock import CallClock
 from workers.inflight import Lease
@@ -29,6 +29,7 @@ class Job:
         started_at: Start time of the attempt in seconds since the epoch. Only Flower and the
             metrics use this time.
         prompt: The rendered prompt; None before the prompt is rendered.
+        seen: The hash of the values from which the output is made; None before these are read.
         finish_reason: The end of the last answer; None before an answer, and while a call is made.
     """
 
@@ -41,6 +42,7 @@ class Job:
     waits: Waits = field(default_factory=Waits)
     started_at: float = field(default_factory=time.time)
     prompt: str | None = None
+    seen: str | None = None
     finish_reason: str | None = None
 
     @property
@@ -48,7 +50,7 @@ class Job:
         """The list element and its index, by the names in prompts; empty if no element exists."""
         if self.claimed.item_index is None:
             return {}
-        return {ITEM: self.claimed.item, INDEX: self.claimed.item_index}
+        return element_of(self.claimed.item, self.claimed.item_index)
 
     @property
     def is_read(self) -> bool:
@@ -57,6 +59,11 @@ class Job:
         The outputs of a sub-workflow are the output of the outer agent.
         """
         return bool(self.run.ancestors) or self.run.workflow.data_flow.is_read(self.agent.name)
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the output that was accepted before a retry comes from the same values."""
+        return self.seen is not None and self.claimed.seen == self.seen
 
     @property
     def is_list(self) -> bool:

@@ -43,6 +43,7 @@ from workers.endings import (
     expanded,
     failed,
     interrupted,
+    kept,
     skipped,
     stopped,
     waiting,
@@ -53,7 +54,7 @@ from workers.jobs import Job
 from workers.run_contexts import RunContext
 from workers.settling import Records, Settling
 from workers.texts import storable
-from workers.views import beside, rendered, view_of
+from workers.views import beside, hashes_of, read, view_of
 from workers.worker_metrics import WorkerMetrics
 
 log = structlog.get_logger(__name__)
@@ -208,9 +209,12 @@ class Pipeline:
         if job.is_list:
             return await beside(job, lambda: self._expanded(job))
         if job.agent.kind == WORKFLOW:
-            view = await beside(job, lambda: view_of(job))
-            return await self._agents.sub_workflows.start(job, view.inputs)
-        output = await self._output(job)
+            inputs = await beside(job, lambda: read(job))
+            return await self._agents.sub_workflows.start(job, inputs)
+        inputs = await beside(job, lambda: read(job))
+        if job.is_unchanged:
+            return kept(job)
+        output = await self._output(job, inputs)
         self._check_size(job, output)
         if not job.element:
             _check_mapping(job, output)
@@ -222,14 +226,13 @@ class Pipeline:
             condition, run_input=job.run.input, values=seen, turn=job.run.turn
         )
 
-    async def _output(self, job: Job) -> Any:
-        agent = job.agent
-        if agent.kind != LLM:
-            view = await beside(job, lambda: view_of(job))
-            output = await self._agents.kinds.run(job, view.inputs)
+    async def _output(self, job: Job, inputs: Any) -> Any:
+        """Run the agent on its inputs, or on its prompt and the sources of its attachments."""
+        if job.agent.kind != LLM:
+            output = await self._agents.kinds.run(job, inputs)
             await self._check_schema(job, output)
             return output
-        prompt, sources = await beside(job, lambda: rendered(job))
+        prompt, sources = inputs
         job.prompt = prompt
         output = await self._agents.llm.run(job, prompt, sources)
         return storable(output) if isinstance(output, str) else output
@@ -252,10 +255,9 @@ class Pipeline:
         agents = {agent.name for agent in job.run.workflow.agents}
         values = view_of(job).values
         found = items_of(job.agent, values, agents=agents, max_items=self._limits.max_items)
-        if not found:
-            return completed(job, [])
         reads = sorted(job.run.workflow.data_flow.reads_by_items(job.agent))
-        items = Items(values=found, reads=reads)
+        seen = hashes_of(job, found) if job.claimed.expanded else None
+        items = Items(values=found, reads=reads, seen=seen)
         return expanded(job, items)
 
     async def _record(self, record: Record, job: Job) -> bool:

@@ -30,35 +30,43 @@ def resume(run: RunId, json: AsJson = False) -> None:
 
 def retry(
     run: RunId,
+    agent: Annotated[
+        str | None,
+        typer.Argument(help="Repair only this agent, or this item, such as 'handled[20]'."),
+    ] = None,
     cost_budget: Annotated[
         float | None,
         typer.Option(metavar="USD", help="A higher budget; earlier spending still counts."),
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Run the failed and the cancelled agents of a run again.
+    """Repair a run: run again what failed, was cancelled or completed in part.
 
-    Stored results and their costs stay. The counts of retries and recoveries start from zero.
+    Of a list, only such items run again; of a sub-workflow, only such agents. Agents that read a
+    repaired output run again if the output has changed. All other results and all costs stay.
     """
     run_id = find(run)
-    retried = ask(lambda client: client.control.retry_failed(run_id, cost_budget))
+    retried = ask(lambda client: client.control.retry_failed(run_id, cost_budget, agent=agent))
     _tell(
         *(run_id, "retried", retried),
         json=json,
-        done="runs its failed and cancelled agents again",
-        otherwise="has nothing to retry",
+        done="is repaired" if agent is None else f"repairs {agent}",
+        otherwise="has nothing to retry" if agent is None else f"has nothing to retry in {agent}",
     )
 
 
 def rerun(
     run: RunId,
-    agent: Annotated[str, typer.Argument(help="The first agent to run again.")],
+    agent: Annotated[
+        str, typer.Argument(help="The first agent to run again, or an item, such as 'handled[20]'.")
+    ],
     json: AsJson = False,
 ) -> None:
     """Run a workflow again from one of its agents on.
 
-    A new run runs that agent and every agent that depends on that agent. The new run takes over the
-    other results of the old run. The old run does not change.
+    A new run runs that agent and every agent that depends on that agent. With the name of an item,
+    the new run runs this item of the list, and then the agents that read a changed output. The new
+    run takes over the other results of the old run. The old run does not change.
     """
     run_id = find(run)
     new = ask(lambda client: client.control.rerun(run_id, agent))

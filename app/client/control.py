@@ -66,30 +66,38 @@ class Control:
         await self._runs.read(run_id)
         return await self._scheduler.resume(run_id)
 
-    async def retry_failed(self, run_id: UUID, cost_budget: float | None = None) -> bool:
-        """Repeat the failed and the cancelled agents of a run that has ended.
+    async def retry_failed(
+        self, run_id: UUID, cost_budget: float | None = None, *, agent: str | None = None
+    ) -> bool:
+        """Repair a run that has ended: repeat what failed, was cancelled or is partial.
 
         Args:
             run_id: The run.
             cost_budget: A higher limit for the run, in dollars; None keeps the limit.
+            agent: The only agent, or item such as ``handled[20]``, to repair; None repairs all.
 
         Returns:
             Whether any agent runs again.
 
         Raises:
+            WorkflowError: If the run has no such agent or item.
             RunConflict: If the run's input has been removed, or if the budget would be lowered.
         """
+        if agent is not None and (problem := find_text_problem(agent)):
+            raise WorkflowError(f"the agent's name {problem}", field="agent")
         if cost_budget is not None and (problem := BOUNDS["cost_budget"].problem(cost_budget)):
             raise WorkflowError(f"cost_budget of the run {problem}", field="cost_budget")
         limit_usd = None if cost_budget is None else Decimal(str(cost_budget))
         await self._runs.read(run_id)
-        return await self._scheduler.retry_failed(run_id, cost_budget=limit_usd)
+        return await self._scheduler.retry_failed(run_id, agent=agent, cost_budget=limit_usd)
 
     async def rerun(self, run_id: UUID, agent: str) -> UUID:
-        """Make a new run that repeats an ended run from one agent on; return the new run's id.
+        """Make a new run that repeats an ended run from an agent on; return the new run's id.
+
+        The name may be that of an item, such as ``handled[20]``.
 
         Raises:
-            WorkflowError: If the run has no agent of that name.
+            WorkflowError: If the run has no agent or item of that name.
             RunConflict: If the run is still going, or if the run's input has been removed.
         """
         if problem := find_text_problem(agent):

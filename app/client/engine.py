@@ -132,9 +132,11 @@ class OrchestrationEngine:
         """Continue a paused run; see ``Run.resume``."""
         return await asyncio.to_thread(Run(run_id).resume)
 
-    async def retry_failed(self, run_id: str, cost_budget: float | None = None) -> bool:
-        """Repeat the failed and the cancelled agents of a run; see ``Run.retry_failed``."""
-        return await asyncio.to_thread(Run(run_id).retry_failed, cost_budget)
+    async def retry_failed(
+        self, run_id: str, cost_budget: float | None = None, *, agent: str | None = None
+    ) -> bool:
+        """Repair an ended run, or only one agent or item of it; see ``Run.retry_failed``."""
+        return await asyncio.to_thread(Run(run_id).retry_failed, cost_budget, agent=agent)
 
     async def rerun(self, run_id: str, agent: str) -> Run:
         """Repeat an agent, and all agents that depend on it, in a new run; see ``Run.rerun``."""

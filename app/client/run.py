@@ -152,22 +152,27 @@ class Run:
         """Continue the paused run; return whether the run was paused."""
         return process().run(lambda client: client.control.resume(self._id))
 
-    def retry_failed(self, cost_budget: float | None = None) -> bool:
-        """Repeat the failed and the cancelled agents of the ended run; results and costs stay.
+    def retry_failed(self, cost_budget: float | None = None, *, agent: str | None = None) -> bool:
+        """Repair the ended run: repeat what failed, was cancelled or completed in part.
 
-        The counts of retries and recoveries start from zero. The money that was spent before the
-        retry still uses up ``cost_limit`` and ``cost_budget``.
+        Agents that read a repaired output run again if the output has changed. All other results
+        and all costs stay. The counts of retries and recoveries start from zero. The money that was
+        spent before the retry still uses up ``cost_limit`` and ``cost_budget``.
 
         Args:
             cost_budget: A higher budget for the run, in dollars; None keeps the budget.
+            agent: The only agent, or item such as ``"handled[20]"``, to repair; None repairs all.
 
         Returns:
             Whether any agent runs again; False if the run is still going or has nothing to retry.
 
         Raises:
+            WorkflowError: If the run has no such agent or item.
             RunConflict: If the run's input has been removed, or if the budget would be lowered.
         """
-        return process().run(lambda client: client.control.retry_failed(self._id, cost_budget))
+        return process().run(
+            lambda client: client.control.retry_failed(self._id, cost_budget, agent=agent)
+        )
 
     def rerun(self, agent: str) -> "Run":
         """Start a new run that repeats an agent and all agents that depend on this agent.
@@ -175,11 +180,14 @@ class Run:
         The new run takes over the results of the other agents. While the new run is going, another
         call with the same agent returns this new run.
 
+        With the name of an item, such as ``"handled[20]"``, only this item of the list runs again,
+        and then the agents that read a changed output.
+
         Args:
-            agent: Name of the first agent to run again.
+            agent: Name of the first agent to run again, or of an item.
 
         Raises:
-            WorkflowError: If the run has no agent of that name.
+            WorkflowError: If the run has no agent or item of that name.
             RunConflict: If the run is still going, or if the run's input has been removed.
         """
         return Run(process().run(lambda client: client.control.rerun(self._id, agent)))

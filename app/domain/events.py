@@ -113,7 +113,10 @@ _TYPES = (
     ),
     _type("run_resumed", About.RUN, "The run may be admitted again."),
     _type(
-        "run_retried", About.RUN, "The failed agents of the run start again.", "agents cost_budget"
+        "run_retried",
+        About.RUN,
+        "The run repairs what failed, was cancelled or is partial.",
+        "agents cost_budget agent",
     ),
     _type(
         "run_rerun",
@@ -153,9 +156,20 @@ _TYPES = (
         "agent_completed",
         About.AGENT,
         "The agent has completed, and its output is stored.",
-        f"{_ANSWERED} first_token_s items failed run_id",
+        f"{_ANSWERED} first_token_s items failed run_id kept",
     ),
-    _type("agent_skipped", About.AGENT, "The agent's condition is false.", _FAILURE),
+    _type(
+        "agent_outdated",
+        About.AGENT,
+        "An input of the agent has changed after a retry, so the agent runs again.",
+        "agent",
+    ),
+    _type(
+        "agent_skipped",
+        About.AGENT,
+        "The agent's condition is false, or its list has become shorter.",
+        f"{_FAILURE} items",
+    ),
     _type(
         "agent_retrying",
         About.AGENT,

@@ -30,6 +30,11 @@ def agent_of(name: str) -> str:
     return name.partition("[")[0]
 
 
+def element_of(value: Any, index: int) -> dict[str, Any]:
+    """Return an element and its index, by the names in prompts."""
+    return {ITEM: value, INDEX: index}
+
+
 def source_of(for_each: str, agents: Container[str]) -> Placeholder:
     """Return the path of the list, which begins with an agent's name or a key of the input.
 

@@ -196,3 +196,16 @@ def _key_problem(keys: Iterable[Any]) -> str | None:
         if problem := find_text_problem(key):
             return f"has a key that {problem}"
     return None
+
+
+def as_stored(value: Any) -> Any:
+    """Return a JSON value with the keys in the order in which Postgres returns them.
+
+    A ``jsonb`` column orders the keys of an object by their length and then by their bytes.
+    """
+    if isinstance(value, Mapping):
+        keys = sorted(value, key=lambda key: (len(key.encode()), key.encode()))
+        return {key: as_stored(value[key]) for key in keys}
+    if isinstance(value, list | tuple):
+        return [as_stored(each) for each in value]
+    return value

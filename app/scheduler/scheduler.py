@@ -19,6 +19,7 @@ from app.storage.admission import admit
 from app.storage.fail_early import fail_early
 from app.storage.group_commit import Batches, GroupCommit, persist
 from app.storage.progress import LevelPlan, Progress, advance, plan_levels, stop
+from app.storage.rerun import rerun
 from app.storage.sub_runs import ParentStep
 
 GOING = (WorkflowStatus.PENDING, WorkflowStatus.RUNNING)
@@ -156,14 +157,16 @@ class Scheduler:
         step = partial(control.resume, run_id=run_id)
         return await self._control(run_id, step, name="resume", brings=GOING)
 
-    async def retry_failed(self, run_id: UUID, *, cost_budget: Decimal | None = None) -> bool:
-        """Run the failed agents of an ended run again; see ``storage.control``."""
-        step = partial(control.retry_failed, run_id=run_id, cost_budget=cost_budget)
+    async def retry_failed(
+        self, run_id: UUID, *, agent: str | None = None, cost_budget: Decimal | None = None
+    ) -> bool:
+        """Repair an ended run, or only one of its agents or items; see ``storage.control``."""
+        step = partial(control.retry_failed, run_id=run_id, agent=agent, cost_budget=cost_budget)
         return await self._control(run_id, step, name="retry_failed", brings=GOING)
 
     async def rerun(self, run_id: UUID, agent: str) -> UUID:
-        """Make a new run that starts from one agent of an ended run; returns the new run's id."""
-        step = partial(control.rerun, run_id=run_id, agent=agent)
+        """Make a new run that repeats a part of an ended run; returns the new run's id."""
+        step = partial(rerun, run_id=run_id, agent=agent)
         new = await persist(self._engine, step, name="rerun")
         await self.ask_for_admission(new)
         return new

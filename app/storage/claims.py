@@ -40,6 +40,9 @@ class ClaimedAgent:
         item_index: Index of the agent run's element in its for_each list, from 0; None if the agent
             run is not an element.
         item: The element itself; None if the agent run is not an element.
+        expanded: Whether an earlier attempt has recorded the list of the agent's for_each.
+        seen: The hash of the values from which ``kept`` was made; None if nothing is kept.
+        kept: The output that was accepted before a retry of the run.
     """
 
     id: UUID
@@ -52,6 +55,9 @@ class ClaimedAgent:
     outputs: Mapping[str, Any]
     item_index: int | None = None
     item: Any = None
+    expanded: bool = False
+    seen: str | None = None
+    kept: Any = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

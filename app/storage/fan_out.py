@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app.domain.agent import CRITICAL_PRIORITY
+from app.storage.repair import REEXPAND
 from app.storage.session import dumps
 
 # The transaction has locked the agent run, because APPLY_RECORDS has just updated this agent run.
@@ -48,7 +49,7 @@ COLLECT: TextClause = text("""
             coalesce(sum(octet_length(i.output::text)), 0) AS bytes,
             (array_agg(i.name || ': ' || coalesce(i.error, i.status) ORDER BY i.item_index)
                 FILTER (WHERE i.status <> 'completed'))[1] AS first
-        FROM agent_runs p JOIN agent_runs i ON i.parent_id = p.id
+        FROM agent_runs p JOIN agent_runs i ON i.parent_id = p.id AND i.item_index < p.item_count
         WHERE p.run_id = :run_id AND p.level = :level AND p.status = 'waiting'
             AND p.item_count IS NOT NULL
         GROUP BY p.id
@@ -62,16 +63,23 @@ COLLECT: TextClause = text("""
                 bytes, :max_bytes) END AS error,
             CASE WHEN missing > 0 THEN 'ItemsFailed' ELSE 'ResultTooLarge' END AS error_class
         FROM counted
+    ), answered AS (
+        SELECT j.*, CASE WHEN j.error IS NULL THEN (
+            SELECT jsonb_agg(CASE WHEN i.status = 'completed' THEN i.output END
+                ORDER BY i.item_index)
+            FROM agent_runs i JOIN agent_runs p ON p.id = i.parent_id
+            WHERE p.id = j.id AND i.item_index < p.item_count
+        ) END AS output
+        FROM judged j
     ), ended AS (
         UPDATE agent_runs p SET finished_at = clock_timestamp(), error = j.error,
             status = CASE WHEN j.error IS NULL THEN 'completed' ELSE 'failed' END,
             error_class = CASE WHEN j.error IS NOT NULL THEN j.error_class END,
-            output = CASE WHEN j.error IS NULL THEN (
-                SELECT jsonb_agg(CASE WHEN i.status = 'completed' THEN i.output END
-                    ORDER BY i.item_index)
-                FROM agent_runs i WHERE i.parent_id = p.id
-            ) END
-        FROM judged j WHERE p.id = j.id
+            output = j.output, kept = CASE WHEN j.error IS NOT NULL THEN p.kept END,
+            changed_in = CASE WHEN j.error IS NULL AND (p.kept IS NULL
+                OR CAST(p.kept -> 'output' AS text) IS DISTINCT FROM CAST(j.output AS text))
+                THEN r.round ELSE p.changed_in END
+        FROM answered j, runs r WHERE p.id = j.id AND r.id = p.run_id
         RETURNING p.id, p.run_id, p.name, p.attempt, p.status, p.error, p.error_class, j.total,
             j.missing
     ), attempted AS (
@@ -92,26 +100,29 @@ class Items:
     """The list of an agent with a for_each, and the other agents from which the items read outputs.
 
     Attributes:
-        values: The elements as JSON values; the list has at least one element.
+        values: The elements as JSON values; the list has at least one element,
+            or is read again.
         reads: Names of the agents whose outputs each item reads.
+        seen: If the list is read again: for each element, the hash of the values that its item
+            reads. An item with an equal hash keeps its result. None if the list has no items yet.
     """
 
     values: Sequence[Any]
     reads: Sequence[str]
+    seen: Sequence[str] | None = None
 
 
 async def expand(connection: AsyncConnection, agent_run_id: UUID, items: Items) -> None:
     """Write the agent runs of a list, inside the transaction that records the list's attempt."""
-    await connection.execute(
-        EXPAND,
-        {
-            "id": agent_run_id,
-            "count": len(items.values),
-            "ids": [uuid7() for _ in items.values],
-            "items": dumps(list(items.values)),
-            "reads": list(items.reads),
-        },
-    )
+    given = {
+        "id": agent_run_id,
+        "count": len(items.values),
+        "items": dumps(list(items.values)),
+        "reads": list(items.reads),
+    }
+    if items.seen is not None:
+        await connection.execute(REEXPAND, given | {"seen": list(items.seen)})
+    await connection.execute(EXPAND, given | {"ids": [uuid7() for _ in items.values]})
 
 
 async def collect(

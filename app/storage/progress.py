@@ -17,6 +17,7 @@ from app.domain.status import WorkflowStatus
 from app.storage.agent_counts import agent_counts
 from app.storage.fan_out import collect
 from app.storage.fetch import Row, fetch
+from app.storage.repair import reopen_outdated
 from app.storage.run_tree import LOCK_RUNS_FULL, lock_run_tree
 from app.storage.session import dumps
 from app.storage.statements import LOCK_BUDGETS
@@ -338,21 +339,18 @@ async def _next_level(
 ) -> int | tuple[WorkflowStatus, str | None]:
     """Find the next level with agents to start, or the state in which the run ends.
 
-    The dependents of failed or cancelled agents are cancelled on the way. If the run fails, its
-    pending agents are cancelled.
+    The dependents of failed or cancelled agents are cancelled on the way. After a retry, agents
+    whose inputs have changed run again. If the run fails, its pending agents are cancelled.
     """
-    counts = AgentCounts(
-        total=row.total,
-        failed=row.failed,
-        critical_failed=row.critical_failed,
-        cancelled=row.cancelled,
-        failed_items=row.failed_items,
-    )
+    counts = _counts_of(row)
     reason = failure_reason(counts, allow_partial_completion=run.allow_partial_completion)
     if reason is not None:
         params = {"id": run.id, "reason": f"run failed: {reason}", "all": False}
         await connection.execute(CANCEL_PENDING, params)
         return WorkflowStatus.FAILED, reason
+    if run.round and await reopen_outdated(connection, run.id, run.level):
+        row = (await agent_counts(connection, [run.id]))[run.id]
+        counts = _counts_of(row)
     # After a retry, later levels may have ended already, so the next level is not always level + 1.
     following = run.level_count if row.next_level is None else row.next_level
     for level in range(following, run.level_count):
@@ -364,6 +362,16 @@ async def _next_level(
                 continue
         return level
     return final_status(counts), None
+
+
+def _counts_of(row: Row) -> AgentCounts:
+    return AgentCounts(
+        total=row.total,
+        failed=row.failed,
+        critical_failed=row.critical_failed,
+        cancelled=row.cancelled,
+        failed_items=row.failed_items,
+    )
 
 
 async def _finish(

@@ -41,7 +41,8 @@ PRUNE: TextClause = text("""
         DELETE FROM turns t USING agent_runs a
         WHERE a.run_id = ANY(CAST(:ids AS uuid[])) AND t.agent_run_id = a.id
     ), emptied AS (
-        UPDATE agent_runs SET output = NULL, error = NULL, item = NULL
+        UPDATE agent_runs SET output = NULL, error = NULL, item = NULL, kept = NULL,
+            seen = NULL
         WHERE run_id = ANY(CAST(:ids AS uuid[])) RETURNING 1
     ), pruned AS (
         UPDATE runs SET input = '{}', pruned_at = clock_timestamp()

@@ -115,8 +115,10 @@ class Ending:
         waits_for: The limit, circuit or budget for which the agent run was given back.
         retry: Whether the next attempt counts as a retry.
         recovery: Whether the next attempt counts as a recovery.
-        items: The list of an agent that now waits for the items of this list; None for other
-            agents.
+        items: The list of an agent that now waits for the items of this list, or whose list is
+            empty now although it had items before; None for other agents.
+        seen: The hash of the values from which the output was made.
+        kept: Whether the output is the output before a retry, because these values are the same.
         first_token_s: Seconds until the attempt's first streamed answer had its first token.
         finish_reason: The way in which the model's last answer ended, or None if the attempt ended
             without an answer.
@@ -136,6 +138,8 @@ class Ending:
     retry: bool = False
     recovery: bool = False
     items: Items | None = None
+    seen: str | None = None
+    kept: bool = False
     first_token_s: float | None = None
     finish_reason: str | None = None
     waited_s: Mapping[str, float] = field(default_factory=dict)
@@ -370,6 +374,7 @@ def _agent_row(record: Record, settlement: _Settlement, is_owner: bool) -> dict[
         "finish_reason": ending.finish_reason,
         "event": ending.event,
         "data": _event_data(ending),
+        "seen": ending.seen,
     }
 
 
@@ -377,6 +382,8 @@ def _event_data(ending: Ending) -> dict[str, Any]:
     data: dict[str, Any] = {"agent": ending.name}
     if ending.items is not None:
         data["items"] = len(ending.items.values)
+    if ending.kept:
+        data["kept"] = True
     if ending.error is not None:
         data |= {"error": ending.error, "error_class": ending.error_class}
     if ending.ready_in_s:

@@ -10,7 +10,7 @@ from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 _COLUMNS = """r.id, r.status, r.level, r.level_count, r.allow_partial_completion, r.stop_as,
-        r.stop_reason, r.parent_agent_run_id, r.ancestors"""
+        r.stop_reason, r.parent_agent_run_id, r.ancestors, r.round"""
 LOCK_RUNS_FULL: TextClause = text(f"""
     SELECT {_COLUMNS} FROM runs r
     WHERE r.id = ANY(CAST(:ids AS uuid[])) ORDER BY r.id FOR NO KEY UPDATE

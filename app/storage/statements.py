@@ -23,7 +23,7 @@ LOCK_RUNS: TextClause = text("""
 # time.
 CLAIM: TextClause = text("""
     WITH room AS (
-        SELECT q.*, runs.max_parallel_agents - (
+        SELECT q.*, runs.round, runs.max_parallel_agents - (
             SELECT count(*) FROM agent_runs busy
             WHERE busy.run_id = q.run_id AND busy.status = 'running'
         ) AS free
@@ -32,7 +32,7 @@ CLAIM: TextClause = text("""
         JOIN runs ON runs.id = q.run_id
         WHERE runs.status = 'running' AND runs.level = q.level AND runs.stop_as IS NULL
     ), usual AS (
-        SELECT room.run_id, ready.id FROM room CROSS JOIN LATERAL (
+        SELECT room.run_id, room.round, ready.id FROM room CROSS JOIN LATERAL (
             SELECT a.id FROM agent_runs a
             WHERE a.run_id = room.run_id AND a.level = room.level
                 AND a.provider = room.provider AND a.status = 'pending' AND a.ready_at <= now()
@@ -41,7 +41,7 @@ CLAIM: TextClause = text("""
             LIMIT greatest(least(room.width, room.free), 0)
         ) ready
     ), suspect AS (
-        SELECT ready.id FROM room CROSS JOIN LATERAL (
+        SELECT room.round, ready.id FROM room CROSS JOIN LATERAL (
             SELECT a.id FROM agent_runs a
             WHERE a.run_id = room.run_id AND a.level = room.level
                 AND a.provider = room.provider AND a.status = 'pending' AND a.ready_at <= now()
@@ -57,15 +57,16 @@ CLAIM: TextClause = text("""
             )
         LIMIT 1
     ), picked AS (
-        SELECT id FROM usual UNION ALL SELECT id FROM suspect
+        SELECT id, round FROM usual UNION ALL SELECT id, round FROM suspect
     ), claimed AS (
         UPDATE agent_runs a
         SET status = 'running', attempt = a.attempt + 1, worker = :worker,
             lease_expires_at = clock_timestamp() + make_interval(secs => :lease_s),
-            started_at = coalesce(a.started_at, clock_timestamp()), waits_for = NULL
+            started_at = coalesce(a.started_at, clock_timestamp()), waits_for = NULL,
+            round = picked.round
         FROM picked WHERE a.id = picked.id
         RETURNING a.id, a.run_id, a.name, a.attempt, a.retries, a.limit_usd, a.spent_usd, a.reads,
-            a.priority, a.position, a.item_index, a.item
+            a.priority, a.position, a.item_index, a.item, a.seen, a.kept, a.round
     ), attempted AS (
         -- now() would be too early, because it is the start of the transaction, and the transaction
         -- may have collected the outputs that these agents read.
@@ -78,6 +79,8 @@ CLAIM: TextClause = text("""
     )
     SELECT c.id, c.run_id, c.name, c.attempt, c.retries, c.limit_usd, c.spent_usd,
         c.item_index, c.item,
+        c.round > 0 AND EXISTS (SELECT FROM agent_runs i WHERE i.parent_id = c.id) AS expanded,
+        CASE WHEN c.kept IS NOT NULL THEN c.seen END AS seen, c.kept -> 'output' AS kept,
         CASE WHEN cardinality(c.reads) > 0 THEN (
             SELECT jsonb_object_agg(d.name, d.output) FROM agent_runs d
             WHERE d.run_id = c.run_id AND d.name = ANY(c.reads)
@@ -270,7 +273,7 @@ APPLY_RECORDS: TextClause = text("""
             id uuid, attempt int, held numeric, spent numeric, ended bool, run_id uuid,
             status text, outcome text, output jsonb, error text, error_class text,
             ready_in_s float8, waits_for text, retry int, recovery int, first_token_s float8,
-            finish_reason text, event text, data jsonb)
+            finish_reason text, event text, data jsonb, seen text)
     ), agents AS (
         UPDATE agent_runs a SET
             held_usd = a.held_usd - g.held,
@@ -281,6 +284,14 @@ APPLY_RECORDS: TextClause = text("""
             worker = CASE WHEN g.ended THEN NULL ELSE a.worker END,
             lease_expires_at = CASE WHEN g.ended THEN NULL ELSE a.lease_expires_at END,
             output = CASE WHEN g.ended THEN g.output ELSE a.output END,
+            seen = CASE WHEN g.ended AND g.status IN ('completed', 'skipped') THEN g.seen
+                ELSE a.seen END,
+            kept = CASE WHEN g.ended AND g.status IN ('completed', 'skipped') THEN NULL
+                ELSE a.kept END,
+            changed_in = CASE WHEN g.ended AND g.status IN ('completed', 'skipped')
+                AND (a.kept IS NULL OR CAST(a.kept -> 'output' AS text)
+                    IS DISTINCT FROM CAST(coalesce(g.output, 'null') AS text))
+                THEN a.round ELSE a.changed_in END,
             error = CASE WHEN g.ended THEN g.error ELSE a.error END,
             error_class = CASE WHEN g.ended THEN g.error_class ELSE a.error_class END,
             ready_at = CASE WHEN g.ended

@@ -19,18 +19,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.run_options import RunOptions
 from app.domain.status import WorkflowStatus
 from app.domain.workflow import Workflow
-from app.storage.control import retry_failed
+from app.storage.control import refuse_pruned, retry_failed
 from app.storage.new_runs import Parent, create_run
+from app.storage.repair import restart
 from app.storage.runs import store_workflow
+from app.storage.session import dumps
 from app.storage.statements import LOCK_AGENT_RUNS
 
 LOCK_BOTH: TextClause = text("""
-    SELECT id, status, stop_as, priority, tenant, weight, ancestors FROM runs
+    SELECT id, status, stop_as, priority, tenant, weight, ancestors, pruned_at,
+        input <> CAST(:input AS jsonb) AS input_changed FROM runs
     WHERE id = :run_id OR parent_agent_run_id = :agent_run_id ORDER BY id FOR NO KEY UPDATE
 """)
 WAIT: TextClause = text("""
     WITH waiting AS (
-        UPDATE agent_runs SET status = 'waiting', worker = NULL, lease_expires_at = NULL
+        UPDATE agent_runs SET status = 'waiting', worker = NULL, lease_expires_at = NULL,
+            seen = :seen
         WHERE id = :id RETURNING id, run_id, attempt, name
     )
     INSERT INTO events (run_id, agent_run_id, attempt, type, data)
@@ -65,16 +69,22 @@ RETURN: TextClause = text("""
                 WHEN bytes > :max_bytes THEN 'ResultTooLarge'
                 WHEN status = 'partially_completed' THEN 'SubWorkflowPartial' END AS error_class
         FROM child
+    ), answered AS (
+        SELECT j.*, CASE WHEN j.status = 'completed' THEN (
+            SELECT jsonb_object_agg(a.name, CASE WHEN a.status = 'completed' THEN a.output END)
+            FROM agent_runs a
+            WHERE a.run_id = j.id AND a.parent_id IS NULL
+        ) END AS output
+        FROM judged j
     ), ended AS (
         UPDATE agent_runs p SET status = j.status, error = j.error, error_class = j.error_class,
-            finished_at = clock_timestamp(),
-            output = CASE WHEN j.status = 'completed' THEN (
-                SELECT jsonb_object_agg(
-                    a.name, CASE WHEN a.status = 'completed' THEN a.output END)
-                FROM agent_runs a
-                WHERE a.run_id = j.id AND a.parent_id IS NULL
-            ) END
-        FROM judged j WHERE p.id = j.parent_agent_run_id AND p.status = 'waiting'
+            finished_at = clock_timestamp(), output = j.output,
+            kept = CASE WHEN j.status <> 'completed' THEN p.kept END,
+            changed_in = CASE WHEN j.status = 'completed' AND (p.kept IS NULL
+                OR CAST(p.kept -> 'output' AS text) IS DISTINCT FROM CAST(j.output AS text))
+                THEN r.round ELSE p.changed_in END
+        FROM answered j, runs r
+        WHERE p.id = j.parent_agent_run_id AND p.status = 'waiting' AND r.id = p.run_id
         RETURNING p.id, p.run_id, p.name, p.attempt, p.level, p.status, p.error, p.error_class,
             j.id AS child
     ), attempted AS (
@@ -114,6 +124,7 @@ class SubRunRequest:
         run_id: The run of the agent run (the outer run).
         workflow: The workflow to execute.
         input: JSON values by key, already checked.
+        seen: The hash of the input.
         limit_usd: Dollars that the agent may spend; the inner run's budget is at most this amount.
         thresholds: Percentages of the inner run's budget; if the spending passes one of these
             percentages, the history gets an event.
@@ -126,6 +137,7 @@ class SubRunRequest:
     input: Mapping[str, Any]
     limit_usd: Decimal
     thresholds: Sequence[int]
+    seen: str = ""
 
 
 class SubRunAnswer(StrEnum):
@@ -139,7 +151,10 @@ class SubRunAnswer(StrEnum):
 
 
 async def start_sub_run(connection: AsyncConnection, request: SubRunRequest) -> SubRunAnswer:
-    """Start the run of a sub-workflow, or run the failed agents of the existing inner run again.
+    """Start the run of a sub-workflow, or begin a new round of the existing inner run.
+
+    In a new round, the failed agents of the inner run run again. If the input of the inner run has
+    changed, the agents that read a changed value run again, too.
 
     The agent run then waits without a lease and without a place. The call may be repeated: the
     second call finds that the agent run waits already, and returns FENCED.
@@ -151,8 +166,10 @@ async def start_sub_run(connection: AsyncConnection, request: SubRunRequest) -> 
     Raises:
         RunConflict: If the inner run exists, but its input has been removed.
     """
+    input_ = dumps(request.input)
     locked = await connection.execute(
-        LOCK_BOTH, {"run_id": request.run_id, "agent_run_id": request.agent_run_id}
+        LOCK_BOTH,
+        {"run_id": request.run_id, "agent_run_id": request.agent_run_id, "input": input_},
     )
     runs = {row.id: row for row in locked}
     outer = runs.pop(request.run_id)
@@ -165,13 +182,23 @@ async def start_sub_run(connection: AsyncConnection, request: SubRunRequest) -> 
         return SubRunAnswer.PAUSED
     inner = next(iter(runs.values()), None)
     inner_id = await _create(connection, request, outer) if inner is None else inner.id
-    await connection.execute(WAIT, {"id": request.agent_run_id, "child": str(inner_id)})
-    if inner is None or await retry_failed(connection, inner_id, part_of_retry=True):
-        return SubRunAnswer.WAITING
-    if not WorkflowStatus(inner.status).is_final:
+    waiting = {"id": request.agent_run_id, "child": str(inner_id), "seen": request.seen}
+    await connection.execute(WAIT, waiting)
+    if inner is None or await _goes_on(connection, inner, input_):
         return SubRunAnswer.WAITING
     await return_to_parent(connection, inner_id, max_bytes=2**31 - 1)
     return SubRunAnswer.ENDED
+
+
+async def _goes_on(connection: AsyncConnection, inner: Row[Any], input_: str) -> bool:
+    """Begin a new round of an ended inner run; return whether the inner run goes on."""
+    if not WorkflowStatus(inner.status).is_final:
+        return True
+    if inner.input_changed:
+        refuse_pruned(inner)
+        await restart(connection, inner.id, input_)
+        return True
+    return await retry_failed(connection, inner.id, part_of_retry=True)
 
 
 async def _create(connection: AsyncConnection, request: SubRunRequest, outer: Row[Any]) -> UUID:

@@ -47,7 +47,10 @@ BUDGET_SCOPES = ("run", "workflow", "module", "tenant", "all")
 STANDING_SCOPES = BUDGET_SCOPES[1:]
 BUDGET_PERIODS = ("none", "day", "month")
 COST_KINDS = ("actual", "estimated", "unconfirmed", "correction", "cached")
-ATTEMPT_OUTCOMES = ("running", "completed", "failed", "cancelled", "handed_back", "lost")
+ATTEMPT_OUTCOMES = (
+    *("running", "completed", "failed", "cancelled", "handed_back", "lost"),
+    "replaced",  # the attempt was accepted, and a retry has put a later attempt in its place
+)
 TOOL_STATES = ("running", "completed", "failed", "unknown")
 
 
@@ -154,6 +157,8 @@ class Run(Table):
     weight: Mapped[float] = mapped_column(server_default=text("1"))
     level: Mapped[int] = mapped_column(server_default=text("0"))
     level_count: Mapped[int]
+    # The number of retries of the run; each retry begins a new round.
+    round: Mapped[int] = mapped_column(server_default=text("0"))
     max_parallel_agents: Mapped[int]
     allow_partial_completion: Mapped[bool]
     timeout_s: Mapped[float]
@@ -266,6 +271,15 @@ class AgentRun(Spending, Table):
     finished_at: Mapped[datetime | None]
     # A hash of the attachments that the first attempt has sent; later attempts send the same bytes.
     attached: Mapped[str | None]
+    # The round of the run in which the agent run was last claimed, and the round in which its
+    # output last became another one. If a dependency has changed in a later round, the agent run's
+    # result rests on an old input.
+    round: Mapped[int] = mapped_column(server_default=text("0"))
+    changed_in: Mapped[int] = mapped_column(server_default=text("0"))
+    # A hash of the values from which the result was made; with equal values, no call is made again.
+    seen: Mapped[str | None]
+    # While the agent run runs again: {"output": the last accepted output}.
+    kept: Mapped[Any | None] = mapped_column(JSONB)
 
 
 class Attempt(Table):

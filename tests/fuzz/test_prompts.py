@@ -13,7 +13,7 @@ from app.domain.workflow import Workflow
 from app.errors import AgentError, WorkflowError
 from tests.support.cheapness import assert_cheap
 from tests.support.jobs import job_of
-from workers.views import beside, rendered
+from workers.views import beside, rendered, view_of
 
 counts = st.sampled_from([1, 10, 1000, 9000, 60_000])
 pieces = st.sampled_from(
@@ -47,6 +47,6 @@ def test_a_prompt_is_cheap(template: str, one: Any, other: Any) -> None:
             validate_workflow(Workflow(name="w", agents=[agent]))
             job = job_of(agent)
             job.run = replace(job.run, input={"a": one, "b": other})
-            await beside(job, lambda: rendered(job))
+            await beside(job, lambda: rendered(job, view_of(job)))
 
     assert_cheap(attack)

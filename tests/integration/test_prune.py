@@ -20,6 +20,7 @@ from app.errors import RunConflict
 from app.monitoring.progress import read_progress
 from app.monitoring.status import system_status
 from app.storage import control, prune
+from app.storage.rerun import rerun
 from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
 from tests.support.waiting import wait_until_async
 
@@ -142,7 +143,7 @@ async def test_what_was_pruned_cannot_be_run_again(cluster: Cluster) -> None:
     with pytest.raises(RunConflict, match="removed"):
         await cluster.commit(partial(control.retry_failed, run_id=run_id))
     with pytest.raises(RunConflict, match="removed"):
-        await cluster.commit(partial(control.rerun, run_id=run_id, agent="a"))
+        await cluster.commit(partial(rerun, run_id=run_id, agent="a"))
 
 
 async def test_a_prune_that_is_killed_halfway_leaves_no_run_half_pruned(

@@ -16,8 +16,9 @@ from app.domain.status import AgentStatus
 from app.domain.workflow import Workflow
 from app.scheduler.watchdog import STUCK
 from app.storage import admission, new_runs, progress, runs
-from app.storage.control import rerun, retry_failed
+from app.storage.control import retry_failed
 from app.storage.fan_out import Items
+from app.storage.rerun import rerun
 from app.storage.sub_runs import ParentStep
 from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
 from tests.support.nesting import (
@@ -212,9 +213,33 @@ async def test_a_run_whose_sub_workflow_completed_in_part_did_so_too(cluster: Cl
     assert (told.status, told.error_class) == ("completed", "SubWorkflowPartial")
     assert told.error == f"run {inner} of workflow inner completed in part"
     assert (await read(cluster, outer)).status == "partially_completed"
-    # The agent has its outcome; a rerun from it repeats the failed inner agents.
-    assert not await cluster.commit(partial(retry_failed, run_id=outer))
     assert await cluster.commit(partial(rerun, run_id=outer, agent="check")) != outer
+
+
+async def test_a_retry_repairs_the_agents_of_a_sub_workflow_that_completed_in_part(
+    cluster: Cluster,
+) -> None:
+    outer, inner = await nested(cluster, agent("beside"), agent("after", "check"))
+    await end_level(cluster, outer, 0)
+    await end_level(cluster, inner, 0, x=AgentStatus.FAILED)
+    await cluster.advance(outer, 0)
+    await end_level(cluster, outer, 1)
+
+    assert await cluster.commit(partial(retry_failed, run_id=outer))
+    await admit(cluster)
+    answer = await start(cluster, sub_run(await claim_check(cluster, outer)))
+    await admit(cluster)
+    claimed = await cluster.claim(inner)
+    await cluster.record(*(ending(one) for one in claimed.agents))
+    await cluster.advance(inner, 0)
+    await end_level(cluster, inner, 1)
+    moved = await cluster.advance(outer, 0)
+
+    assert answer == "waiting"
+    assert [one.name for one in claimed.agents] == ["x"]
+    assert (await check(cluster, outer)).output == {"x": "output of x", "y": "output of y"}
+    assert moved.plan is not None  # what read the partial result runs again
+    assert (await cluster.statuses(outer))["after"] == "pending"
 
 
 async def test_items_may_be_sub_workflows(cluster: Cluster) -> None:

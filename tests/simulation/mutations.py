@@ -13,6 +13,7 @@ from app.scheduler.watchdog import Watchdog
 from app.storage import claims, holds, progress, records, turns
 from app.storage.records import CallRecord
 from tests.support.circuit_model import Circuit
+from workers import pipeline
 from workers.calls import cache
 from workers.calls import records as records_of_calls
 from workers.settling import Settling
@@ -111,6 +112,20 @@ def unsettled_fallbacks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Settling, "write", write)
 
 
+def blind_repairs(patch: pytest.MonkeyPatch) -> None:
+    """A list that is read again runs all its items again, also those with the same inputs."""
+    patch.setattr(pipeline, "hashes_of", lambda _, elements: [""] * len(elements))
+
+
+def old_inputs(patch: pytest.MonkeyPatch) -> None:
+    """A retry repairs what failed, and nothing follows."""
+
+    async def find_none(*_: Any) -> bool:
+        return False
+
+    patch.setattr(progress, "reopen_outdated", find_none)
+
+
 #: By name: the mutation, words of the error that must be found, and the first seed of the search.
 MUTATIONS: Mapping[str, tuple[Mutation, str, int]] = {
     "no_fence": (no_fence, "a dead attempt changed an agent run", 4),
@@ -123,5 +138,7 @@ MUTATIONS: Mapping[str, tuple[Mutation, str, int]] = {
     "leaky_circuits": (leaky_circuits, "a call has gone through the open circuit", 24),
     "many_probes": (many_probes, "has let a second probe through", 15),
     "unsettled_fallbacks": (unsettled_fallbacks, "before the one before it was settled", 10),
+    "blind_repairs": (blind_repairs, "was paid again although its input was the same", 0),
+    "old_inputs": (old_inputs, "has a result for an input that a retry has changed", 0),
     "unlocked_claims": (unlocked_claims, "a dead attempt changed an agent run", 5),
 }

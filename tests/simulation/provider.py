@@ -145,7 +145,7 @@ class Provider:
             await asyncio.sleep(10_000)  # silence: the agent's timeout ends it
         if draw < 0.35:
             raise ConnectionFailed("the connection was lost")
-        kind, status = self.generator.choices(ERRORS, weights=(4, 4, 4, 1))[0]
+        kind, status = self.generator.choices(ERRORS, weights=(4, 4, 4, 3))[0]
         served.status = status
         raise kind(
             f"status {status}",

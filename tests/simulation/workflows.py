@@ -26,6 +26,7 @@ def draw_workflow(generator: random.Random, number: int) -> Workflow:
     """
     agents: list[Agent] = []
     above: Sequence[str] = ()
+    following: list[str] = []
     for level in range(generator.choice((2, 3, 4))):
         names = []
         for place in range(generator.randint(1, 5)):
@@ -36,10 +37,14 @@ def draw_workflow(generator: random.Random, number: int) -> Workflow:
             names.append(f"r{number}l{level}list")
             needs = list(above[:1])
             agents.append(_draw_agent(generator, names[-1], needs, for_each="input.cases"))
+            following.append(names[-1])
         if level < 2 and generator.random() < SUB_WORKFLOW_SHARE / 2:
             names.append(f"r{number}l{level}sub")
             agents.append(_draw_sub_workflow(generator, names[-1], above[:1]))
         above = names
+    agents += [
+        _draw_agent(generator, f"{name}follows", [name], for_each=name) for name in following
+    ]
     return Workflow(
         name=f"flow{number}",
         agents=agents,
@@ -75,8 +80,8 @@ def _draw_sub_workflow(generator: random.Random, name: str, needs: Sequence[str]
 
 def _draw_agent(generator: random.Random, name: str, needs: Sequence[str], **fields: Any) -> Agent:
     provider = generator.choice(sorted(MODELS))
-    place = "[{index}]" if fields else ""
-    read = " ".join(f"{{{need}}}" for need in needs)
+    place = "[{index}] of {item}" if fields else ""
+    read = " ".join(f"{{{need}}}" for need in needs if need != fields.get("for_each"))
     shared = generator.random() < SHARED_SHARE
     prompt = generator.choice(SHARED_PROMPTS) if shared else f"{name}{place}: case {{case}} {read}"
     return Agent(

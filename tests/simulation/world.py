@@ -42,7 +42,7 @@ BOUND_S = 240.0
 #: So many seconds after the end of the runs, no worker must be at work any more.
 SETTLE_S = 40.0
 #: Share of simulations that, after the last fault, retry failed runs with enough money.
-RETRIED_SHARE = 0.3
+RETRIED_SHARE = 0.6
 #: Number of transactions after which the invariants of every step are checked again.
 LOOK_EVERY = 6
 UNLIMITED = RateLimitConfig(

@@ -48,6 +48,8 @@ WRONG = {
                     WHEN 'completed' THEN ARRAY['agent_completed', 'agent_skipped']
                     WHEN 'handed_back' THEN ARRAY['agent_handed_back', 'agent_waiting']
                     WHEN 'cancelled' THEN ARRAY['agent_cancelled']
+                    WHEN 'replaced' THEN ARRAY['agent_completed', 'agent_skipped', 'agent_failed',
+                        'agent_cancelled']
                     WHEN 'lost' THEN ARRAY['agent_recovered', 'agent_failed']
                     ELSE ARRAY['agent_failed', 'agent_retrying', 'agent_rate_limited',
                         'agent_budget_exceeded'] END)

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.storage import admission, control, progress, runs
+from app.storage import rerun as reruns
 from app.storage.runs import RunRecord
 from tests.support.database_cluster import Cluster, ending
 
@@ -18,9 +19,12 @@ async def resume(cluster: Cluster, run_id: UUID) -> bool:
     return await cluster.commit(partial(control.resume, run_id=run_id))
 
 
-async def retry(cluster: Cluster, run_id: UUID, cost_budget: str | None = None) -> bool:
+async def retry(
+    cluster: Cluster, run_id: UUID, cost_budget: str | None = None, *, name: str | None = None
+) -> bool:
     limit = None if cost_budget is None else Decimal(cost_budget)
-    return await cluster.commit(partial(control.retry_failed, run_id=run_id, cost_budget=limit))
+    step = partial(control.retry_failed, run_id=run_id, agent=name, cost_budget=limit)
+    return await cluster.commit(step)
 
 
 async def stop(cluster: Cluster, run_id: UUID) -> bool:
@@ -29,7 +33,7 @@ async def stop(cluster: Cluster, run_id: UUID) -> bool:
 
 
 async def rerun(cluster: Cluster, run_id: UUID, name: str) -> UUID:
-    return await cluster.commit(partial(control.rerun, run_id=run_id, agent=name))
+    return await cluster.commit(partial(reruns.rerun, run_id=run_id, agent=name))
 
 
 async def admit(cluster: Cluster) -> list[progress.LevelPlan]:

@@ -44,12 +44,12 @@ class SubWorkflowAgent:
     async def start(self, job: Job, inputs: Mapping[str, Any]) -> SubRunAnswer:
         """Start the run of a job's workflow.
 
-        If an earlier attempt has started the run, the run's failed agents are retried instead.
+        If an earlier attempt has started the run, a new round of this run begins instead.
 
         Args:
             job: The attempt.
-            inputs: The input of the inner run. Values with the name of an inner agent are left out,
-                because no prompt of the inner workflow could read these values.
+            inputs: The input of the inner run, without values that have the name of an inner agent.
+                No prompt of the inner workflow could read such a value.
 
         Raises:
             SubWorkflowRefused: If the input does not fit the inner workflow, or if sub-workflows
@@ -64,19 +64,18 @@ class SubWorkflowAgent:
                 f"agent {agent.name!r}: sub-workflows are nested deeper than engine.max_depth, "
                 f"{self._max_depth}: nest less, or raise the setting"
             )
-        names = {inner.name for inner in workflow.agents}
-        given = {key: value for key, value in inputs.items() if key not in names}
         request = SubRunRequest(
             agent_run_id=job.claimed.id,
             attempt=job.claimed.attempt,
             run_id=job.run.run_id,
             workflow=workflow,
-            input=given,
+            input=inputs,
             limit_usd=job.claimed.limit_usd,
             thresholds=self._thresholds,
+            seen=job.seen or "",
         )
         try:
-            validate_input(workflow, given)
+            validate_input(workflow, inputs)
             answer = await persist(
                 self._engine, partial(start_sub_run, request=request), name="start_sub_run"
             )

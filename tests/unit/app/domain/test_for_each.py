@@ -1,11 +1,8 @@
 """Lists that agents run over: their paths, their elements, and the refusals."""
 
-from types import SimpleNamespace
-from typing import Any, cast
-from uuid import uuid4
+from typing import Any
 
 import pytest
-from sqlalchemy import Row
 
 from app.domain.agent import Agent
 from app.domain.for_each import (
@@ -16,7 +13,6 @@ from app.domain.for_each import (
 from app.domain.validation import validate_input
 from app.domain.workflow import Workflow
 from app.errors import MissingInput, TooManyItems, WorkflowError
-from app.storage.control import _to_run_again
 
 
 def agent(name: str = "each", *dependencies: str, **fields: Any) -> Agent:
@@ -170,12 +166,3 @@ def test_the_name_of_an_item_tells_its_agent() -> None:
 def test_a_workflow_without_lists_keeps_its_version() -> None:
     assert agent().definition().keys().isdisjoint({"for_each", "kind", "config"})
     assert Agent.from_definition(agent(for_each="a").definition()).for_each == "a"
-
-
-def test_one_element_cannot_be_run_again_alone_and_is_told_what_can() -> None:
-    rows = [SimpleNamespace(name=name, status="completed", level=0) for name in ("each", "other")]
-
-    with pytest.raises(WorkflowError, match=r"'each\[1\]' .* alone: .*retry .*rerun \S+ each`"):
-        _to_run_again(uuid4(), cast("list[Row[Any]]", rows), "each[1]")
-    with pytest.raises(WorkflowError, match=r"has no agent 'eahc\[1\]'"):
-        _to_run_again(uuid4(), cast("list[Row[Any]]", rows), "eahc[1]")

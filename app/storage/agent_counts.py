@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.outcome import AgentCounts
 from app.storage.fetch import Row, fetch
 
 # In the totals, an agent and its items count as one agent. An agent that waits for a sub-workflow
@@ -41,3 +42,14 @@ async def agent_counts(connection: AsyncConnection, run_ids: Sequence[UUID]) -> 
     return {
         row.run_id: row for row in await fetch(connection, AGENT_COUNTS, {"ids": list(run_ids)})
     }
+
+
+def at_the_end(row: Row) -> AgentCounts:
+    """Return the counts that decide how a run ends whose level is done."""
+    return AgentCounts(
+        total=row.total,
+        failed=row.failed,
+        critical_failed=row.critical_failed,
+        cancelled=row.cancelled,
+        failed_items=row.failed_items,
+    )

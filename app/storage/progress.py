@@ -12,9 +12,9 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.outcome import AgentCounts, failure_reason, final_status
+from app.domain.outcome import failure_reason, final_status
 from app.domain.status import WorkflowStatus
-from app.storage.agent_counts import agent_counts
+from app.storage.agent_counts import agent_counts, at_the_end
 from app.storage.fan_out import collect
 from app.storage.fetch import Row, fetch
 from app.storage.repair import reopen_outdated
@@ -342,7 +342,7 @@ async def _next_level(
     The dependents of failed or cancelled agents are cancelled on the way. After a retry, agents
     whose inputs have changed run again. If the run fails, its pending agents are cancelled.
     """
-    counts = _counts_of(row)
+    counts = at_the_end(row)
     reason = failure_reason(counts, allow_partial_completion=run.allow_partial_completion)
     if reason is not None:
         params = {"id": run.id, "reason": f"run failed: {reason}", "all": False}
@@ -350,7 +350,7 @@ async def _next_level(
         return WorkflowStatus.FAILED, reason
     if run.round and await reopen_outdated(connection, run.id, run.level):
         row = (await agent_counts(connection, [run.id]))[run.id]
-        counts = _counts_of(row)
+        counts = at_the_end(row)
     # After a retry, later levels may have ended already, so the next level is not always level + 1.
     following = run.level_count if row.next_level is None else row.next_level
     for level in range(following, run.level_count):
@@ -362,16 +362,6 @@ async def _next_level(
                 continue
         return level
     return final_status(counts), None
-
-
-def _counts_of(row: Row) -> AgentCounts:
-    return AgentCounts(
-        total=row.total,
-        failed=row.failed,
-        critical_failed=row.critical_failed,
-        cancelled=row.cancelled,
-        failed_items=row.failed_items,
-    )
 
 
 async def _finish(

@@ -73,6 +73,7 @@ class Faults:
         steps, weights = zip(*kinds, strict=True)
         for step in generator.choices(steps, weights, k=generator.randint(2, 9)):
             cluster.loop.at(generator.uniform(0.0, self.window_s), step)
+        cluster.provider.refuses = generator.random() < 0.5
 
     def end(self) -> None:
         """Repair everything, and cause no more faults."""
@@ -81,6 +82,7 @@ class Faults:
         cluster = self._cluster
         cluster.broker.lost_share = cluster.broker.twice_share = 0.0
         cluster.messenger.lost_share = cluster.provider.trouble = 0.0
+        cluster.provider.refuses = False
         cluster.provider.down.clear()
 
     def boundary(self, name: str, process: Process) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zlib import crc32
 
 from app.domain.money import HoldRequest
 from app.domain.usage import Usage
@@ -76,6 +77,8 @@ class Provider:
     Attributes:
         trouble: Share of calls that meet an error, silence or a cut.
         down: Models that fail for all agents.
+        refuses: Whether the provider refuses a third of the items of lists, so that retries find
+            items to repair.
         served: Requests that have reached the provider, by call.
         prompts: Prompts of agents with a cache, by the agent's name.
     """
@@ -84,6 +87,7 @@ class Provider:
     trace: Trace
     boundary: Boundary
     trouble: float = 0.0
+    refuses: bool = False
     down: set[str] = field(default_factory=set)
     served: dict[UUID, Served] = field(default_factory=dict)
     prompts: dict[str, str] = field(default_factory=dict)
@@ -116,6 +120,9 @@ class Provider:
             if hold.model in self.down:
                 served.status = 503
                 raise Overloaded("down", status=503, request_id=str(hold.call_id))
+            if self.refuses and "[" in agent and crc32(agent.encode()) % 3 == 0:
+                served.status = 400
+                raise BadRequest("refused", status=400, request_id=str(hold.call_id))
             if self.generator.random() < self.trouble:
                 await self._fail(served)
         except asyncio.CancelledError:
@@ -145,7 +152,7 @@ class Provider:
             await asyncio.sleep(10_000)  # silence: the agent's timeout ends it
         if draw < 0.35:
             raise ConnectionFailed("the connection was lost")
-        kind, status = self.generator.choices(ERRORS, weights=(4, 4, 4, 3))[0]
+        kind, status = self.generator.choices(ERRORS, weights=(4, 4, 4, 1))[0]
         served.status = status
         raise kind(
             f"status {status}",

@@ -28,7 +28,7 @@ STATUSES: dict[str, type[AgentStatus] | type[WorkflowStatus]] = {
 
 def in_statements(text: str) -> Iterator[str]:
     """Types in the SQL of a module, those that end in a status with every status there is."""
-    for statement in re.findall(r'text\(\s*"""(.*?)"""', text, re.DOTALL):
+    for statement in re.findall(r'text\(\s*f?"""(.*?)"""', text, re.DOTALL):
         if STATEMENT.search(statement):
             for word in WORDS.findall(statement):
                 if word.endswith("_"):
@@ -104,7 +104,7 @@ def test_every_statement_that_writes_events_was_looked_at() -> None:
         len(STATEMENT.findall(statement))
         for file in SOURCES
         for statement in re.findall(
-            r'text\(\s*"""(.*?)"""', file.read_text(encoding="utf-8"), re.DOTALL
+            r'text\(\s*f?"""(.*?)"""', file.read_text(encoding="utf-8"), re.DOTALL
         )
     )
 

@@ -50,7 +50,7 @@ class Job:
         """The list element and its index, by the names in prompts; empty if no element exists."""
         if self.claimed.item_index is None:
             return {}
-        return element_of(self.claimed.item, self.claimed.item_index)
+        return element_of(self.agent, self.claimed.item, self.claimed.item_index)
 
     @property
     def is_read(self) -> bool:

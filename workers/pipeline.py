@@ -203,8 +203,7 @@ class Pipeline:
 
     async def _result(self, job: Job) -> Ending | SubRunAnswer:
         condition = job.run.workflow.data_flow.condition(job.agent)
-        # The condition of a list is evaluated once, before the items exist.
-        if condition and not job.element and not await self._holds(job, condition):
+        if condition and _judges(job, condition) and not await self._holds(job, condition):
             return skipped(job, condition)
         if job.is_list:
             return await beside(job, lambda: self._expanded(job))
@@ -221,9 +220,10 @@ class Pipeline:
         return replace(completed(job, output), first_token_s=job.clock.first_token_s)
 
     async def _holds(self, job: Job, condition: Condition) -> bool:
-        seen = job.run.workflow.data_flow.outputs_and_context(job.agent, job.claimed.outputs)
+        flow, run_input = job.run.workflow.data_flow, job.run.input
+        seen = flow.judged(job.agent, run_input, job.claimed.outputs, job.element)
         return await self._agents.conditions.holds(
-            condition, run_input=job.run.input, values=seen, turn=job.run.turn
+            condition, run_input=run_input, values=seen, turn=job.run.turn
         )
 
     async def _output(self, job: Job, inputs: Any) -> Any:
@@ -289,6 +289,17 @@ class Pipeline:
 
     def _ended(self, job: Job, status: AgentStatus, error: Exception) -> Ending:
         return failed(job, status, error, text=storable(self._failures.text_of(error)))
+
+
+def _judges(job: Job, condition: Condition) -> bool:
+    """Whether this attempt evaluates its condition.
+
+    A condition on the element is evaluated for each item. Any other condition of a list is
+    evaluated once, before the items exist.
+    """
+    if job.agent.for_each is None:
+        return True
+    return job.is_list != bool(condition.elements)
 
 
 def _check_mapping(job: Job, output: Any) -> None:

@@ -62,7 +62,8 @@ def hashes_of(job: Job, elements: Sequence[Any]) -> list[str]:
     """
     names = inner_names(job)
     return [
-        _hash_of(job, element_of(as_stored(e), index), names) for index, e in enumerate(elements)
+        _hash_of(job, element_of(job.agent, as_stored(e), index), names)
+        for index, e in enumerate(elements)
     ]
 
 
@@ -95,7 +96,8 @@ def _judged(job: Job, view: View) -> Mapping[str, Any]:
     condition = job.run.workflow.data_flow.condition(job.agent)
     if condition is None:
         return {}
-    named = {name: view.values.get(name) for name in condition.agents | condition.keys}
+    names = condition.agents | condition.keys | condition.elements
+    named = {name: view.values.get(name) for name in names}
     return named | ({"": job.run.input} if condition.reads_input else {})
 
 

@@ -39,7 +39,7 @@ def compiled(condition: Condition) -> Any:
 
 def variables(condition: Condition) -> list[str]:
     """Return the variables of a condition, in order."""
-    names = {*condition.keys, *condition.words, *dict(condition.aliases)}
+    names = {*condition.keys, *condition.words, *condition.elements, *dict(condition.aliases)}
     return sorted(names | {INPUT} if condition.reads_input else names)
 
 
@@ -57,10 +57,11 @@ def bound(
     Args:
         condition: The condition.
         run_input: The run's input.
-        values: Outputs of agents and values of the context, by name, as JSON values.
+        values: Outputs of agents, values of the context and the element of a for_each, by name, as
+            JSON values.
     """
     found: dict[str, Any] = {word: word for word in condition.words}
-    found |= {key: values.get(key) for key in condition.keys}
+    found |= {key: values.get(key) for key in condition.keys | condition.elements}
     found |= {variable: values.get(agent) for variable, agent in condition.aliases}
     for name in condition.entered & found.keys():
         if isinstance(found[name], str):

@@ -177,7 +177,7 @@ class Agent:
             context. The agents that depend on this agent read the value by that key.
         condition: A CEL expression. If the expression is false, the agent is SKIPPED and its output
             is null. The agents that depend on this agent are still executed. With None, the agent
-            always runs.
+            always runs. With ``for_each``, an expression on ``item`` decides on each element.
         output_schema: A JSON Schema or a pydantic model; the stored form of a pydantic model is the
             model's JSON Schema. With a schema, the output is a JSON value instead of a string.
         on_cut: Treatment of an answer that was cut at ``max_tokens``: ``fail``, ``accept``, or
@@ -188,7 +188,11 @@ class Agent:
         for_each: Path of a list, such as ``input.documents`` or ``reader.items``. The agent runs
             once per element of the list. The prompt reads the element as ``{item}`` and the index
             of the element as ``{index}``. The agent's output is the list of the outputs for all
-            elements.
+            elements. A mapping, such as ``{"mail": "input.mails", "triage": "triage"}``, walks
+            lists of the same length together; the prompt reads ``{mail}`` and ``{triage}``.
+        agents: A group of agents, in place of a prompt. With ``for_each``, the whole group runs
+            once per element. The agents of the group read the element as ``{item}``, and depend on
+            each other as in a workflow. The output is an object with the output of each of them.
         status: State, filled in by the engine.
         result: Result, filled in by the engine.
     """
@@ -218,7 +222,8 @@ class Agent:
     condition: str | None = None
     output_schema: Any = None
     on_cut: str | None = None
-    for_each: str | None = None
+    for_each: str | Mapping[str, str] | None = None
+    agents: Sequence["Agent"] = ()
     status: AgentStatus = AgentStatus.PENDING
     result: AgentResult | None = None
 
@@ -345,6 +350,7 @@ class Agent:
             "fallback_on": self.fallback_on if self.fallback_on != FALLBACK_ON else None,
             "cache": None if self.cache is False else self.cache,
             "for_each": self.for_each,
+            "agents": [agent.definition() for agent in self.agents] or None,
             "input_mapping": self.input_mapping or None,
             "output_mapping": self.output_mapping or None,
             "condition": self.condition,
@@ -361,6 +367,10 @@ class Agent:
             fields["retry_policy"] = RetryPolicy(**policy)
         if isinstance(schema := fields.get("output_schema"), str):
             fields["output_schema"] = read_json(schema, "output_schema")
+        if group := fields.get("agents"):
+            fields["agents"] = [
+                each if isinstance(each, Agent) else cls.from_definition(each) for each in group
+            ]
         return cls(**fields)
 
 

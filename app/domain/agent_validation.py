@@ -8,7 +8,7 @@ from app.domain import attachments, server_tools
 from app.domain.agent import FALLBACK_ON, Agent, merged_config, schema_of
 from app.domain.attachments import MAX_ENTRIES
 from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
-from app.domain.for_each import ITEM_NAMES, source_of
+from app.domain.for_each import INPUT, ITEM_NAMES, source_of
 from app.domain.json_values import find_json_problem, find_text_problem
 from app.domain.kinds import LLM, WORKFLOW
 from app.domain.on_cut import OnCut
@@ -96,6 +96,19 @@ def _in_kind(agent: Agent) -> Problem | None:
     return _in_sub_workflow(config, agent.sub_workflow, agent.sub_workflow_name)
 
 
+def find_group_problem(agent: Agent) -> Problem | None:
+    """Find a problem of a group of agents; the agents themselves are checked as a workflow."""
+    group: object = agent.agents
+    if isinstance(group, str | Mapping) or not isinstance(group, Sequence) or not group:
+        return "agents", f"is {shortened(group)}: give a list of agents"
+    for field in (*_ONLY_OF_LLM, "output_schema", "config"):
+        if getattr(agent, field):
+            return field, "does not apply to a group of agents: give it to one of the agents in it"
+    if agent.kind != LLM:
+        return "kind", f"is {agent.kind!r}, but a group of agents has no kind: remove it"
+    return None
+
+
 def _in_texts(agent: Agent) -> Problem | None:
     if isinstance(agent.condition, str) and (problem := find_text_problem(agent.condition)):
         return "condition", problem
@@ -143,17 +156,33 @@ def _in_sub_workflow(config: Mapping[str, object], given: object, name: str) -> 
 
 
 def _in_for_each(agent: Agent) -> Problem | None:
-    path: object = agent.for_each
-    if path is None:
+    given: object = agent.for_each
+    if given is None:
         return None
+    if not isinstance(given, Mapping):
+        return _in_list(given, "for_each")
+    if not given:
+        return "for_each", "is empty: give a name and the path of a list, such as mail: input.mails"
+    for name, path in given.items():
+        if not isinstance(name, str) or not KEY.fullmatch(name) or name in (*ITEM_NAMES, INPUT):
+            return "for_each", (
+                f"has the name {shortened(name)}: give the element of each list a name for the "
+                f"prompt, other than {', '.join((*ITEM_NAMES, INPUT))}, such as mail: input.mails"
+            )
+        if found := _in_list(path, f"for_each.{name}"):
+            return found
+    return None
+
+
+def _in_list(path: object, field: str) -> Problem | None:
     if not isinstance(path, str):
-        return "for_each", f"is {shortened(path)}: give the path of a list, such as 'documents'"
+        return field, f"is {shortened(path)}: give the path of a list, such as 'documents'"
     try:
         source = source_of(path, ())
     except WorkflowError as error:
-        return "for_each", str(error)
+        return field, str(error)
     if source.root in ITEM_NAMES:
-        return "for_each", f"is {path!r}: {source.root!r} is reserved for its elements"
+        return field, f"is {path!r}: {source.root!r} is reserved for its elements"
     return None
 
 

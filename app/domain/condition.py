@@ -56,6 +56,8 @@ class Condition:
         agents: Names of the agents whose outputs the condition reads.
         keys: Keys of the context that the condition reads.
         reads_input: Whether the condition reads the run's input.
+        elements: Names of the element of a for_each that the condition reads, such as ``item``. A
+            condition with such a name is evaluated for each element.
         words: Words that count as strings although they have no quotes.
         aliases: (variable, name of the agent) for each agent in ``agents``. The variable differs
             from the name if the name contains a ``-``, because a variable of CEL cannot contain a
@@ -70,6 +72,7 @@ class Condition:
     agents: frozenset[str]
     keys: frozenset[str]
     reads_input: bool
+    elements: frozenset[str]
     words: frozenset[str]
     aliases: tuple[tuple[str, str], ...]
     entered: frozenset[str]
@@ -84,7 +87,12 @@ class _Token:
 
 
 def read_condition(
-    text: object, *, agents: Iterable[str], keys: Iterable[str], own: str = ""
+    text: object,
+    *,
+    agents: Iterable[str],
+    keys: Iterable[str],
+    own: str = "",
+    elements: Iterable[str] = (),
 ) -> Condition:
     """Read a condition.
 
@@ -93,6 +101,7 @@ def read_condition(
         agents: Names of the workflow's agents.
         keys: Keys of the context that the workflow's agents write.
         own: Name of the agent with this condition. Error messages do not suggest this name.
+        elements: Names of the element, which take precedence over the names of agents.
 
     Raises:
         WorkflowError: If the condition is too long or nested too deeply, has a wrong character or
@@ -106,7 +115,7 @@ def read_condition(
         )
     tokens = _tokens(text)
     _check_brackets(tokens, text)
-    return _Reader(text, tokens, agents, keys, own).read()
+    return _Reader(text, tokens, agents, keys, own, elements).read()
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -150,12 +159,14 @@ class _Reader:
         agents: Iterable[str],
         keys: Iterable[str],
         own: str,
+        elements: Iterable[str],
     ) -> None:
         self._text = text
         self._tokens = tokens
         self._keys = frozenset(keys)
         self._own = own
-        names = frozenset(agents)
+        self._elements = frozenset(elements)
+        names = frozenset(agents) - self._elements
         self._agent_of = {name.replace("-", "_"): name for name in names if "-" in name}
         self._agent_of |= {name: name for name in names}
         self._used: set[str] = set()
@@ -181,6 +192,7 @@ class _Reader:
             agents=frozenset(agent for _, agent in aliases),
             keys=frozenset(used & self._keys),
             reads_input=INPUT in used,
+            elements=frozenset(used & self._elements),
             words=frozenset(self._words),
             aliases=tuple(aliases),
             entered=frozenset(self._entered),
@@ -221,7 +233,9 @@ class _Reader:
         return token.text if token.kind == "sign" else " "
 
     def _is_known(self, name: str) -> bool:
-        return name == INPUT or name in self._agent_of or name in self._keys
+        return (
+            name == INPUT or name in self._agent_of or name in self._keys or name in self._elements
+        )
 
     def _is_bound(self, token: _Token, index: int) -> bool:
         self._bound = [bound for bound in self._bound if bound[1] > index]
@@ -274,7 +288,7 @@ class _Reader:
 
     def _unknown_name(self, token: _Token) -> WorkflowError:
         others = sorted(name for name, agent in self._agent_of.items() if agent != self._own)
-        known = [INPUT, *others, *sorted(self._keys)]
+        known = [INPUT, *sorted(self._elements), *others, *sorted(self._keys)]
         if token.text in _RESERVED:
             return _refused(self._text, token.at, f"{token.text!r} is a reserved word of CEL")
         return _refused(

@@ -10,7 +10,7 @@ two of these agents write the same key, the agent sees the value from the later 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +18,7 @@ from app.domain.agent import Agent
 from app.domain.attachments import templates_of
 from app.domain.condition import Condition, read_condition
 from app.domain.dependencies import DependencyResolver
-from app.domain.for_each import ITEM_NAMES, source_of
+from app.domain.for_each import ITEM_NAMES, element_names, lists_of
 from app.domain.kinds import LLM
 from app.domain.paths import parse_output_path, parse_path, part_of, reason_of
 from app.domain.prompt import Placeholder, look_up, placeholders
@@ -92,7 +92,12 @@ class DataFlow:
         found = self._conditions.get(agent.name)
         if found is None:
             found = read_condition(
-                agent.condition, agents=self._names, keys=self.writers, own=agent.name
+                agent.condition,
+                agents=self._names,
+                keys=self.writers,
+                own=agent.name,
+                # In a group of agents for each element, the element is in the run's input.
+                elements=element_names(agent) or {*ITEM_NAMES} - self._names - {*self.writers},
             )
             self._conditions[agent.name] = found
         return found
@@ -115,6 +120,17 @@ class DataFlow:
 
     def _named(self, agent: Agent) -> set[str]:
         """Return the roots that an agent uses: agents, keys of the context, keys of the input."""
+        named = self._named_by_items(agent)
+        named |= {source.root for source in lists_of(agent, self._names).values()}
+        if condition := self.condition(agent):
+            named |= condition.agents | condition.keys
+        return named
+
+    def _named_by_items(self, agent: Agent) -> set[str]:
+        """Return the roots that an agent uses for each element; the names of the element are none.
+
+        For an agent without a for_each, these are the roots of its prompt and its mappings.
+        """
         named = {
             place.root
             for _, template in templates(agent)
@@ -122,11 +138,10 @@ class DataFlow:
             if place.root not in agent.input_mapping
         }
         named |= {place.root for place in self.sources(agent).values()}
-        if agent.for_each is not None:
-            named = named - {*ITEM_NAMES} | {source_of(agent.for_each, self._names).root}
-        if condition := self.condition(agent):
+        condition = self.condition(agent)
+        if condition and condition.elements:
             named |= condition.agents | condition.keys
-        return named
+        return named - {*element_names(agent)}
 
     @staticmethod
     def sources(agent: Agent) -> dict[str, Placeholder]:
@@ -152,9 +167,8 @@ class DataFlow:
         total.
         """
         assert agent.for_each is not None, "only called for agents with a for_each"
-        named = self._named(replace(agent, for_each=None, condition=None)) - {*ITEM_NAMES}
-        source = source_of(agent.for_each, self._names).root
-        return self._read_by(agent, named, {*agent.dependencies} - {source})
+        lists = {source.root for source in lists_of(agent, self._names).values()}
+        return self._read_by(agent, self._named_by_items(agent), {*agent.dependencies} - lists)
 
     def _read_by(self, agent: Agent, named: set[str], else_: set[str]) -> set[str]:
         sees_all = agent.kind != LLM and not agent.input_mapping
@@ -219,9 +233,21 @@ class DataFlow:
             seen[key] = max((values[writer.agent] for writer in writers), key=len)
         return seen | {name: seen.get(path.root, "") for name, path in self.sources(agent).items()}
 
-    def outputs_and_context(self, agent: Agent, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a condition sees in addition to the input: the outputs and the context."""
-        return {**outputs, **self._context(self.seen_writers(agent), outputs)}
+    def judged(
+        self,
+        agent: Agent,
+        run_input: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        element: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Return what a condition sees in addition to the input: outputs, context and element."""
+        around = {name: run_input[name] for name in ITEM_NAMES if name in run_input}
+        return {
+            **around,
+            **outputs,
+            **self._context(self.seen_writers(agent), outputs),
+            **element,
+        }
 
     def context(self, run_input: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the whole shared context: the input, and the values from a run's outputs.

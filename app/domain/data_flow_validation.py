@@ -7,7 +7,7 @@ from app.domain.agent import Agent
 from app.domain.condition import INPUT
 from app.domain.data_flow import DataFlow, templates
 from app.domain.dependencies import DependencyResolver
-from app.domain.for_each import ITEM_NAMES, source_of
+from app.domain.for_each import ITEM_NAMES, element_names, lists_of
 from app.domain.prompt import Placeholder, placeholders
 from app.errors import WorkflowError
 
@@ -57,7 +57,7 @@ def read_from_input(agent: Agent) -> Iterator[tuple[str, Placeholder]]:
     Conditions are left out, because a condition reads the input as ``input.key`` and can test by
     itself whether a key exists.
     """
-    own = ITEM_NAMES if agent.for_each is not None else ()
+    own = element_names(agent)
     for name, source in DataFlow.sources(agent).items():
         if source.root not in own:
             yield f"input_mapping.{name}", source
@@ -72,14 +72,16 @@ def _noun(field: str) -> str:
 
 
 def _references(agent: Agent, flow: DataFlow, index_of: dict[str, int]) -> Iterator[Reference]:
+    own = element_names(agent)
     for field, template in templates(agent):
         for place in placeholders(template):
-            if place.root not in agent.input_mapping:
+            if place.root not in agent.input_mapping and place.root not in own:
                 yield field, place.root
     for source in DataFlow.sources(agent).values():
-        yield "input_mapping", source.root
-    if agent.for_each is not None:
-        yield "for_each", source_of(agent.for_each, index_of).root
+        if source.root not in own:
+            yield "input_mapping", source.root
+    for source in lists_of(agent, index_of).values():
+        yield "for_each", source.root
     try:
         condition = flow.condition(agent)
     except WorkflowError as error:

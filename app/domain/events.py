@@ -156,7 +156,7 @@ _TYPES = (
         "agent_completed",
         About.AGENT,
         "The agent has completed, and its output is stored.",
-        f"{_ANSWERED} first_token_s items failed run_id kept",
+        f"{_ANSWERED} first_token_s items failed skipped run_id kept",
     ),
     _type(
         "agent_outdated",
@@ -181,7 +181,7 @@ _TYPES = (
         "agent_failed",
         About.AGENT,
         "The agent has failed for good.",
-        f"{_ANSWERED} items failed run_id",
+        f"{_ANSWERED} items failed skipped run_id",
         level=Level.ERROR,
     ),
     _type(

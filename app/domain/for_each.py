@@ -1,23 +1,25 @@
 """``for_each``: one agent run per element of a list, and the names of the element in prompts.
 
 The path of the list leads into the run's input, such as ``documents`` or ``input.documents``, or
-into the output of an earlier agent, such as ``reader`` or ``reader.items``.
+into the output of an earlier agent, such as ``reader`` or ``reader.items``. A mapping of names to
+paths, such as ``{"mail": "input.mails", "triage": "triage"}``, walks several lists together: the
+first elements of all lists, then the second elements, and so on.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import replace
 from typing import Any
 
 from app.domain.agent import Agent
 from app.domain.json_values import find_json_problem
-from app.domain.prompt import Placeholder, look_up, parsed_text, placeholders
+from app.domain.prompt import INDEX, INDEX_STEP, Placeholder, look_up, parsed_text, placeholders
 from app.domain.suggestions import shortened
 from app.errors import MissingInput, TooManyItems, WorkflowError
 
 INPUT = "input"
 #: The prompt of an agent with a for_each reads the element as ``item``, and the index of the
 #: element, which starts at 0, as ``index``.
-ITEM, INDEX = "item", "index"
+ITEM = "item"
 ITEM_NAMES = (ITEM, INDEX)
 
 
@@ -30,9 +32,40 @@ def agent_of(name: str) -> str:
     return name.partition("[")[0]
 
 
-def element_of(value: Any, index: int) -> dict[str, Any]:
-    """Return an element and its index, by the names in prompts."""
-    return {ITEM: value, INDEX: index}
+def element_names(agent: Agent) -> Collection[str]:
+    """Return the names of an agent's element in prompts and conditions.
+
+    The names are ``item``, ``index`` and the names of lists that are walked together; there is no
+    name if the agent has no for_each.
+    """
+    if agent.for_each is None:
+        return ()
+    return (*ITEM_NAMES, *(agent.for_each if isinstance(agent.for_each, Mapping) else ()))
+
+
+def element_of(agent: Agent, value: Any, index: int) -> dict[str, Any]:
+    """Return an element and its index, by the names in prompts.
+
+    Args:
+        agent: The agent, with a ``for_each``.
+        value: The element. If several lists are walked together, this is a dict with one element
+            of each list.
+        index: The index of the element, from 0.
+    """
+    together = value if isinstance(agent.for_each, Mapping) else {}
+    return {**together, ITEM: value, INDEX: index}
+
+
+def lists_of(agent: Agent, agents: Container[str]) -> dict[str, Placeholder]:
+    """Return the path of each list that an agent walks over, by the name of the list's element.
+
+    Raises:
+        WorkflowError: If a value of ``for_each`` is not a path.
+    """
+    if agent.for_each is None:
+        return {}
+    paths = agent.for_each if isinstance(agent.for_each, Mapping) else {ITEM: agent.for_each}
+    return {name: source_of(path, agents) for name, path in paths.items()}
 
 
 def source_of(for_each: str, agents: Container[str]) -> Placeholder:
@@ -46,7 +79,7 @@ def source_of(for_each: str, agents: Container[str]) -> Placeholder:
         WorkflowError: If ``for_each`` is not a path.
     """
     found = placeholders(f"{{{for_each}}}")
-    if len(found) != 1 or found[0].text != f"{{{for_each}}}":
+    if len(found) != 1 or found[0].text != f"{{{for_each}}}" or INDEX_STEP in found[0].path:
         raise WorkflowError(
             f"is {shortened(for_each)}: give the path of a list, such as 'documents', "
             "'input.documents', 'reader' or 'reader.items'"
@@ -65,37 +98,85 @@ def source_of(for_each: str, agents: Container[str]) -> Placeholder:
 def items_of(
     agent: Agent, values: Mapping[str, Any], *, agents: Container[str], max_items: int
 ) -> list[Any]:
-    """Return the elements of the list that an agent runs over.
+    """Return the elements that an agent runs over.
+
+    If several lists are walked together, each element is a dict with one element of each list.
 
     Args:
         agent: The agent, with a ``for_each``.
         values: The run's input, and the outputs by agents' names. A string that contains a JSON
             list counts as a list, because models return lists in this form.
         agents: Names of the workflow's agents.
-        max_items: Largest number of elements that the list may have.
+        max_items: Largest number of elements that a list may have.
 
     Raises:
-        MissingInput: If the path does not lead to a list, or if the list comes from a string and
-            contains a value that cannot be stored.
-        TooManyItems: If the list has more than ``max_items`` elements.
+        MissingInput: If a path does not lead to a list, if the lists have different lengths, or if
+            a list comes from a string and contains a value that cannot be stored.
+        TooManyItems: If a list has more than ``max_items`` elements.
     """
     assert agent.for_each is not None, "only called for agents with a for_each"
     parsed: dict[int, Any] = {}
-    found = look_up(source_of(agent.for_each, agents), values, parsed)
+    lists = {
+        name: _list_at(path, values, parsed, max_items)
+        for name, path in lists_of(agent, agents).items()
+    }
+    # Values of the input and of outputs were checked before they were stored. A part of a string
+    # was not checked.
+    shown = repr(agent.for_each)
+    if parsed and (problem := find_json_problem(list(lists.values()), "for_each")):
+        raise MissingInput(f"for_each {shown}: {' '.join(problem)}")
+    if not isinstance(agent.for_each, Mapping):
+        return lists[ITEM]
+    if len({len(found) for found in lists.values()}) > 1:
+        lengths = ", ".join(f"{name!r} has {len(found):,}" for name, found in lists.items())
+        raise MissingInput(
+            f"for_each walks lists of different lengths together: {lengths} elements: give lists "
+            "of the same length"
+        )
+    return [dict(zip(lists, each, strict=True)) for each in zip(*lists.values(), strict=True)]
+
+
+def list_problem(
+    agent: Agent, values: Mapping[str, Any], names: Container[str]
+) -> MissingInput | None:
+    """Return the problem of the lists in the input; lists that agents will return are left out.
+
+    Args:
+        agent: The agent.
+        values: The run's input.
+        names: Names of the workflow's agents, and keys that agents write into the context.
+    """
+    known = {
+        name: path.text for name, path in lists_of(agent, names).items() if path.root not in names
+    }
+    if not known:
+        return None
+    single = not isinstance(agent.for_each, Mapping)
+    paths = {name: text.strip("{}") for name, text in known.items()}
+    walking = replace(agent, for_each=paths[ITEM] if single else paths)
+    try:
+        # The length is not checked here, because the largest length is a setting of the workers.
+        items_of(walking, values, agents=names, max_items=2**62)
+    except MissingInput as error:
+        return error
+    return None
+
+
+def _list_at(
+    path: Placeholder, values: Mapping[str, Any], parsed: dict[int, Any], max_items: int
+) -> list[Any]:
+    shown = path.text.strip("{}")
+    found = look_up(path, values, parsed)
     if isinstance(found, str):
         found = parsed_text(found, parsed)
     if not isinstance(found, list | tuple):
         raise MissingInput(
-            f"for_each {agent.for_each!r} is {shortened(found)}, not a list: "
+            f"for_each {shown!r} is {shortened(found)}, not a list: "
             "give a list in the input, or let the agent return a JSON list"
         )
     if len(found) > max_items:
         raise TooManyItems(
-            f"for_each {agent.for_each!r} has {len(found):,} elements, and engine.max_items is "
+            f"for_each {shown!r} has {len(found):,} elements, and engine.max_items is "
             f"{max_items:,}: give fewer elements, or raise the setting"
         )
-    # Values of the input and of outputs were checked before they were stored. A part of a string
-    # was not checked.
-    if parsed and (problem := find_json_problem(found, agent.for_each)):
-        raise MissingInput(f"for_each {agent.for_each!r}: {' '.join(problem)}")
     return list(found)

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from app.domain.prompt import Placeholder, look_up, placeholders
+from app.domain.prompt import INDEX_STEP, Placeholder, look_up, placeholders
 from app.errors import MissingInput
 
 #: The whole output, in ``output_mapping``; ``$[0]`` and ``$.field`` are parts of the output.
@@ -33,7 +33,7 @@ def parse_output_path(path: object) -> Placeholder | None:
         return None
     inside = path.removeprefix(WHOLE)
     below = parse_path(f"_{inside}" if path.startswith(WHOLE) else f"_.{path}")
-    if below is None or below.root != "_":
+    if below is None or below.root != "_" or INDEX_STEP in below.path:
         return None
     return Placeholder(root=WHOLE, path=below.path, text=path)
 

@@ -1,9 +1,10 @@
 """The prompt renderer, which fills placeholders with JSON values and can do nothing else.
 
 A placeholder is ``{name}``, ``{name.field}`` or ``{name.items[0].total}``. It contains keys of
-dicts and indices of lists, but never an attribute, a call or a format. ``{{`` and ``}}`` are
-literal braces. A brace that opens no placeholder, as in JSON, stays as it is. Placeholders in an
-inserted value are not filled.
+dicts and indices of lists, but never an attribute, a call or a format. In the prompt of an agent
+with a ``for_each``, ``{name[index]}`` is the part at the index of the agent's element. ``{{`` and
+``}}`` are literal braces. A brace that opens no placeholder, as in JSON, stays as it is.
+Placeholders in an inserted value are not filled.
 """
 
 import contextlib
@@ -20,12 +21,15 @@ from app.errors import AgentError, InvalidJson, MissingInput
 MAX_PROMPT_CHARS = 20_000_000
 MAX_PARSED_CHARS = 2_000_000
 MAX_SHOWN_CHARS = 100
+#: The name of the index of an element, and the step of a path that is written as ``[index]``.
+INDEX = "index"
+INDEX_STEP = -1
 
 # Possessive quantifiers (*+) never backtrack, so matching takes linear time.
 _NAME = r"[^\W\d][\w-]*+"
-_PLACEHOLDER = rf"\{{({_NAME})((?:\.{_NAME}|\[[0-9]{{1,9}}\])*+)\}}"
+_PLACEHOLDER = rf"\{{({_NAME})((?:\.{_NAME}|\[(?:[0-9]{{1,9}}|index)\])*+)\}}"
 _TOKEN = re.compile(rf"{_PLACEHOLDER}|[{{}}]")
-_STEP = re.compile(rf"\.({_NAME})|\[([0-9]+)\]")
+_STEP = re.compile(rf"\.({_NAME})|\[([0-9]+|index)\]")
 _MALFORMED = re.compile(
     rf"\{{\{{|{_PLACEHOLDER}|(?P<malformed>\{{{_NAME}[.\[!:][^\s{{}}\"',]*+\}})"
 )
@@ -37,7 +41,8 @@ class Placeholder:
 
     Attributes:
         root: Key of the run's input, or name of an agent.
-        path: Keys and indices that lead from the root to the value.
+        path: Keys and indices that lead from the root to the value. INDEX_STEP stands for the
+            value of ``index``.
         text: The placeholder as it is written, including its braces.
     """
 
@@ -119,6 +124,8 @@ def look_up(
     value: Any = values
     seen = ""
     for step in (placeholder.root, *placeholder.path):
+        if step == INDEX_STEP:
+            step = _index(placeholder, values)  # noqa: PLW2901
         if isinstance(value, str):
             value = _parse(value, parsed)
         if isinstance(step, str):
@@ -135,6 +142,13 @@ def look_up(
             seen += f"[{step}]"
         value = value[step]
     return value
+
+
+def _index(placeholder: Placeholder, values: Mapping[str, Any]) -> int:
+    index = values.get(INDEX)
+    if isinstance(index, int) and not isinstance(index, bool) and index >= 0:
+        return index
+    raise _missing(placeholder, "[index] is the index of a for_each's element, and there is none")
 
 
 def parsed_text(text: str, parsed: dict[int, Any] | None = None) -> Any:
@@ -173,7 +187,10 @@ def _tokens(template: str) -> Iterator[str | Placeholder]:
 
 
 def _steps(path: str) -> tuple[str | int, ...]:
-    return tuple(match[1] or int(match[2]) for match in _STEP.finditer(path))
+    return tuple(
+        match[1] or (INDEX_STEP if match[2] == INDEX else int(match[2]))
+        for match in _STEP.finditer(path)
+    )
 
 
 def _parse(text: str, parsed: dict[int, Any]) -> Any:

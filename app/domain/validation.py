@@ -4,6 +4,7 @@ Every refusal is a WorkflowError that names the agent, shows the value and says 
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from app.domain.agent import Agent
@@ -13,9 +14,9 @@ from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
 from app.domain.data_flow import DataFlow
 from app.domain.data_flow_validation import PROMPT, read_from_input, validate_data_flow
 from app.domain.dependencies import DependencyResolver
-from app.domain.for_each import items_of, source_of
-from app.domain.json_values import MAX_VALUES, find_json_problem, find_text_problem
-from app.domain.prompt import Placeholder, look_up, placeholders
+from app.domain.for_each import list_problem
+from app.domain.json_values import find_json_problem, find_text_problem
+from app.domain.prompt import INDEX, INDEX_STEP, Placeholder, look_up, placeholders
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import MissingInput, WorkflowError
 
@@ -97,10 +98,11 @@ def validate_input(workflow: Definition, run_input: Mapping[str, Any]) -> None:
     parsed: dict[int, Any] = {}
     for index, agent in enumerate(workflow.agents):
         _check_for_each(agent, index, run_input, written)
+        _check_condition(agent, index, run_input, flow)
         for field, placeholder in read_from_input(agent):
             if placeholder.root in flow.writers:
                 continue
-            if problem := _input_problem(placeholder, run_input, names, parsed):
+            if problem := _input_problem(agent, placeholder, run_input, names, parsed):
                 named = "" if field == PROMPT else f"{field}: "
                 raise WorkflowError(
                     f"agent {agent.name!r}: {named}{problem}", field=f"agents[{index}].{field}"
@@ -133,15 +135,29 @@ def _check_for_each(
     agent: Agent, index: int, run_input: Mapping[str, Any], names: Collection[str]
 ) -> None:
     """Check the list of a for_each if the list is in the input."""
-    if agent.for_each is None or source_of(agent.for_each, names).root in names:
-        return
-    try:
-        # The length is not checked here, because the largest length is a setting of the workers.
-        items_of(agent, run_input, agents=names, max_items=MAX_VALUES)
-    except MissingInput as error:
+    error = list_problem(agent, run_input, names)
+    if error is not None:
         raise WorkflowError(
             f"agent {agent.name!r}: {error}", field=f"agents[{index}].for_each"
         ) from error
+
+
+def _check_condition(
+    agent: Agent, index: int, run_input: Mapping[str, Any], flow: DataFlow
+) -> None:
+    """Check the names of an element in the condition of an agent without a for_each.
+
+    Inside a group of agents for each element, these names are keys of the input.
+    """
+    condition = flow.condition(agent)
+    if condition is None or agent.for_each is not None:
+        return
+    if missing := sorted(condition.elements - run_input.keys()):
+        raise WorkflowError(
+            f"agent {agent.name!r}: condition uses {missing[0]!r}, the element of a for_each, but "
+            "the agent has no for_each: add for_each, or read the input as input.key",
+            field=f"agents[{index}].condition",
+        )
 
 
 def _check_attachments(
@@ -162,12 +178,22 @@ def _check_attachments(
 
 
 def _input_problem(
+    agent: Agent,
     placeholder: Placeholder,
     run_input: Mapping[str, Any],
     names: Collection[str],
     parsed: dict[int, Any],
 ) -> str | None:
     root = placeholder.root
+    if INDEX_STEP in placeholder.path:
+        if agent.for_each is None and INDEX not in run_input:
+            return (
+                f"placeholder {placeholder.text} uses [index], but the agent has no for_each: give "
+                "a number, such as [0], or add for_each"
+            )
+        placeholder = replace(
+            placeholder, path=placeholder.path[: placeholder.path.index(INDEX_STEP)]
+        )
     if root in names:
         if root not in run_input:
             return None

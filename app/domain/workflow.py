@@ -4,15 +4,18 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.domain.agent import Agent
+from app.domain.agent_validation import MAX_NAME_CHARS, find_group_problem
 from app.domain.data_flow import DataFlow
 from app.domain.dependencies import DependencyResolver
 from app.domain.json_values import plain_json
+from app.domain.kinds import WORKFLOW
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.validation import validate_workflow
+from app.errors import WorkflowError
 
 
 # Neither Workflow nor Agent is frozen, because the engine writes the outcome into workflows and
@@ -62,7 +65,9 @@ class Workflow:
     _by_name: dict[str, Agent] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self.agents = list(self.agents)
+        self.agents = [
+            _compiled(agent, index, self.name) for index, agent in enumerate(self.agents)
+        ]
         self.data_flow = validate_workflow(self)
         self._by_name = {agent.name: agent for agent in self.agents}
 
@@ -132,3 +137,25 @@ class Workflow:
         fields = dict(definition)
         fields["agents"] = [Agent.from_definition(agent) for agent in fields["agents"]]
         return cls(**fields)
+
+
+def _compiled(agent: Agent, index: int, around: str) -> Agent:
+    """Turn a group of agents into an agent that runs a sub-workflow; return other agents unchanged.
+
+    Raises:
+        WorkflowError: If an agent of the group breaks a rule, or if the group has a field that only
+            a single agent may have.
+    """
+    if not isinstance(agent, Agent) or agent.agents == ():
+        return agent
+    if found := find_group_problem(agent):
+        name, problem = found
+        raise WorkflowError(
+            f"agent {agent.name!r}: {name} {problem}", field=f"agents[{index}].{name}"
+        )
+    try:
+        inner = Workflow(name=f"{around}: {agent.name}"[-MAX_NAME_CHARS:], agents=agent.agents)
+    except WorkflowError as error:
+        place = f"agents[{index}].{error.field}" if error.field else f"agents[{index}]"
+        raise WorkflowError(f"agent {agent.name!r}: {error}", field=place) from error
+    return replace(agent, agents=(), kind=WORKFLOW, config={"workflow": inner})

@@ -40,7 +40,7 @@ READ_AGENTS: TextClause = text("""
                 AS failed,
             sum(i.spent_usd + coalesce(b.spent_usd, 0)) AS spent_usd,
             (array_agg(i.name || ': ' || i.error ORDER BY i.item_index)
-                FILTER (WHERE i.error IS NOT NULL))[1] AS error
+                FILTER (WHERE i.error IS NOT NULL AND i.status <> 'skipped'))[1] AS error
         FROM agent_runs i LEFT JOIN runs r ON r.parent_agent_run_id = i.id
         LEFT JOIN budgets b ON b.id = r.id
         WHERE i.parent_id = a.id

@@ -1,7 +1,7 @@
 """The highest cost of a run, computed before the run starts."""
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -9,7 +9,7 @@ from app.configuration.sections import EngineSettings
 from app.domain.agent import Agent
 from app.domain.attachments import Source, sources_of, templates_of
 from app.domain.data_flow import DataFlow
-from app.domain.for_each import INDEX, ITEM, items_of, source_of
+from app.domain.for_each import element_of, items_of, lists_of
 from app.domain.json_values import MAX_VALUES
 from app.domain.kinds import LLM, WORKFLOW
 from app.domain.prompt import placeholders, render
@@ -166,13 +166,19 @@ def elements_of(
     """
     if agent.for_each is None:
         return Elements(values=[flow.assumed(agent, values)])
-    root = source_of(agent.for_each, agents).root
-    if root not in run_input:
-        element = {ITEM: flow.assumed(agent, values).get(root, ""), INDEX: 0}
-        return Elements(values=[flow.assumed(agent, {**values, **element})], counted=False)
-    found = items_of(agent, run_input, agents=agents, max_items=MAX_VALUES)
-    elements = ({**values, ITEM: item, INDEX: index} for index, item in enumerate(found))
-    return Elements(values=[flow.assumed(agent, each) for each in elements])
+    assumed = flow.assumed(agent, values)
+    lists = lists_of(agent, agents)
+    # Without a look at the outputs, each element is as long as its whole list.
+    whole = {name: assumed.get(p.root, "") for name, p in lists.items() if p.root not in run_input}
+    known = {name: path.text.strip("{}") for name, path in lists.items() if path.root in run_input}
+    single = not isinstance(agent.for_each, Mapping)
+    found: Sequence[Any] = [whole if not single else next(iter(whole.values()), "")]
+    if known:
+        walked = agent if single else replace(agent, for_each=known)
+        items = items_of(walked, run_input, agents=agents, max_items=MAX_VALUES)
+        found = items if single else [{**whole, **item} for item in items]
+    each = ({**values, **element_of(agent, item, index)} for index, item in enumerate(found))
+    return Elements(values=[flow.assumed(agent, one) for one in each], counted=bool(known))
 
 
 def input_of(inner: Workflow, values: Mapping[str, Any]) -> dict[str, Any]:

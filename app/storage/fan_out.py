@@ -38,23 +38,25 @@ EXPAND: TextClause = text("""
         ON ids.place = items.place
     ON CONFLICT (run_id, name) DO NOTHING
 """)
-# An agent fails if all of its items have failed. The agent also fails if one item has failed and
+# A skipped item has not failed, and its output is null. An agent fails if all of its items have
+# failed. The agent also fails if one item has failed and
 # either the agent is critical or the agent's run allows no failed agents. The size of the outputs
 # is checked before the list of the outputs is built, because Postgres cannot build a JSON list of
 # more than 256 MB.
 COLLECT: TextClause = text("""
     WITH counted AS (
         SELECT p.id, p.priority, p.item_count AS total,
-            count(*) FILTER (WHERE i.status <> 'completed') AS missing,
+            count(*) FILTER (WHERE i.status NOT IN ('completed', 'skipped')) AS missing,
+            count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
             coalesce(sum(octet_length(i.output::text)), 0) AS bytes,
             (array_agg(i.name || ': ' || coalesce(i.error, i.status) ORDER BY i.item_index)
-                FILTER (WHERE i.status <> 'completed'))[1] AS first
+                FILTER (WHERE i.status NOT IN ('completed', 'skipped')))[1] AS first
         FROM agent_runs p JOIN agent_runs i ON i.parent_id = p.id AND i.item_index < p.item_count
         WHERE p.run_id = :run_id AND p.level = :level AND p.status = 'waiting'
             AND p.item_count IS NOT NULL
         GROUP BY p.id
     ), judged AS (
-        SELECT id, total, missing, CASE
+        SELECT id, total, missing, skipped, CASE
             WHEN missing > 0
                 AND (missing = total OR priority >= :critical OR NOT :allow_partial_completion)
             THEN format('%s of %s items failed; %s', missing, total, first)
@@ -81,7 +83,7 @@ COLLECT: TextClause = text("""
                 THEN r.round ELSE p.changed_in END
         FROM answered j, runs r WHERE p.id = j.id AND r.id = p.run_id
         RETURNING p.id, p.run_id, p.name, p.attempt, p.status, p.error, p.error_class, j.total,
-            j.missing
+            j.missing, j.skipped
     ), attempted AS (
         UPDATE attempts t SET outcome = e.status, error = e.error, error_class = e.error_class,
             finished_at = clock_timestamp()
@@ -89,7 +91,7 @@ COLLECT: TextClause = text("""
     )
     INSERT INTO events (run_id, agent_run_id, attempt, type, data)
     SELECT run_id, id, attempt, 'agent_' || status, jsonb_strip_nulls(jsonb_build_object(
-        'agent', name, 'items', total, 'failed', missing,
+        'agent', name, 'items', total, 'failed', missing, 'skipped', nullif(skipped, 0),
         'error', error, 'error_class', error_class))
     FROM ended
 """)
@@ -100,8 +102,7 @@ class Items:
     """The list of an agent with a for_each, and the other agents from which the items read outputs.
 
     Attributes:
-        values: The elements as JSON values; the list has at least one element,
-            or is read again.
+        values: The elements as JSON values; the list is empty only if it is read again.
         reads: Names of the agents whose outputs each item reads.
         seen: If the list is read again: for each element, the hash of the values that its item
             reads. An item with an equal hash keeps its result. None if the list has no items yet.

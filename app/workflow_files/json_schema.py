@@ -57,6 +57,8 @@ _SERVER_TOOL: dict[str, Any] = {
     "additionalProperties": False,
 }
 _OWN_TOOL: dict[str, Any] = {"type": "object", "not": {"required": [SERVER]}}
+#: An agent that is not a group of agents.
+_SINGLE: dict[str, Any] = {"not": {"required": ["agents"]}}
 _TYPES: dict[str, dict[str, Any]] = {
     "name": _TEXT,
     "module": _TEXT,
@@ -75,6 +77,8 @@ _TYPES: dict[str, dict[str, Any]] = {
     "attachments": {"type": "array", "items": {"anyOf": [_TEXT, _ATTACHMENT]}},
     "dependencies": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
     "tools": {"type": "array", "items": {"anyOf": [_TEXT, _SERVER_TOOL, _OWN_TOOL]}},
+    "for_each": {"anyOf": [_TEXT, {**_TEXTS, "minProperties": 1}]},
+    "agents": {"type": "array", "items": {"$ref": "#/$defs/agent"}, "minItems": 1},
     "retry_policy": {"$ref": "#/$defs/retry_policy"},
     "on_cut": {"enum": [str(reaction) for reaction in OnCut]},
     "strategy": {"enum": [str(strategy) for strategy in RetryStrategy]},
@@ -110,10 +114,10 @@ def workflow_schema() -> dict[str, Any]:
         "$defs": {
             "agent": _closed(agent, ["name"])
             | {
-                "if": {"properties": {"kind": {"const": LLM}}},
+                "if": {"properties": {"kind": {"const": LLM}}, **_SINGLE},
                 "then": {"required": ["prompt_template", "llm_config"]},
             },
-            "step": _closed(step, ["name", "agent_type"]),
+            "step": _closed(step, ["name"]) | {"if": _SINGLE, "then": {"required": ["agent_type"]}},
             "retry_policy": _closed(_properties(RetryPolicy, RETRY_KEYS, {}), []),
         },
     }

@@ -173,14 +173,19 @@ def _workflow(
 
 
 def _step(document: Document, place: Place, value: Any) -> Agent:
-    _check_keys(document, place, value, STEP_KEYS, ("name", "agent_type"))
+    is_group = isinstance(value, dict) and "agents" in value
+    required = ("name",) if is_group else ("name", "agent_type")
+    _check_keys(document, place, value, STEP_KEYS, required)
     return _agent(document, place, agent_of_step(value), kind_key="agent_type")
 
 
 def _agent(document: Document, place: Place, value: Any, kind_key: str = "kind") -> Agent:
     kind = value.get("kind", LLM) if isinstance(value, dict) else LLM
-    required = ("name", "prompt_template") if kind == LLM else ("name",)
+    is_group = isinstance(value, dict) and "agents" in value
+    required = ("name", "prompt_template") if kind == LLM and not is_group else ("name",)
     _check_keys(document, place, value, AGENT_KEYS, required)
+    if is_group:
+        value = value | {"agents": _group(document, (*place, "agents"), value["agents"])}
     if isinstance(kind, str) and kind not in (LLM, WORKFLOW):
         # The kind is checked first, because the other fields can be checked only for a known kind.
         try:
@@ -200,6 +205,12 @@ def _agent(document: Document, place: Place, value: Any, kind_key: str = "kind")
         raise document.error(str(error), (*place, "retry_policy")) from error
     except InvalidJson as error:
         raise document.error(str(error), (*place, "output_schema")) from error
+
+
+def _group(document: Document, place: Place, value: Any) -> list[Agent]:
+    if not isinstance(value, list):
+        raise document.error("give a list of agents", place)
+    return [_agent(document, (*place, index), each) for index, each in enumerate(value)]
 
 
 def _choose(found: Mapping[str, Workflow], attribute: str | None, file: str) -> Workflow:

@@ -229,3 +229,89 @@ def test_status_counts_items_and_names_inner_runs(stack: Stack) -> None:
     assert "screen[0]" not in shown.stdout
     assert f"check is run {inner}" in shown.stdout
     assert json.loads(told.stdout)["part_of"] == run.id
+
+
+MAILS = [
+    {"text": "my money back", "usd": 30},
+    {"text": "where is it", "usd": 0},
+    {"text": "a refund of a pen", "usd": 5},
+]
+
+
+def test_a_condition_on_the_element_skips_it_without_a_call(stack: Stack) -> None:
+    workflow = Workflow(
+        name="refunds",
+        agents=[
+            agent("refund", "refund {item.text}", for_each="mails", condition="item.usd >= 20"),
+            agent("report", "report", "refund"),
+        ],
+    )
+
+    run = enqueue(workflow, {"mails": MAILS})
+
+    assert run.wait(timeout=WAIT_S) == "completed"
+    results = run.results
+    assert [results[f"refund[{n}]"].status.value for n in range(3)] == [
+        "completed",
+        "skipped",
+        "skipped",
+    ]
+    assert [output is None for output in run.outputs["refund"]] == [False, True, True]
+    assert results["report"].status == "completed"
+    assert len(stack.simulator.ledger()) == 2
+    (ended,) = [event for event in run.events() if event.data.get("skipped")]
+    assert (ended.data["agent"], ended.data["skipped"]) == ("refund", 2)
+    assert not run.retry_failed()
+
+
+def test_lists_are_walked_together_by_name_and_by_index(stack: Stack) -> None:
+    kind = echo('{{"kind": "k{index}"}}')
+    workflow = Workflow(
+        name="together",
+        agents=[
+            agent("triage", kind, for_each="mails"),
+            agent(
+                "reply",
+                echo("{mail.text} is {triage.kind}"),
+                "triage",
+                for_each={"mail": "input.mails", "triage": "triage"},
+                condition="triage.kind != 'k1' && mail.usd >= 0",
+            ),
+            agent("other", echo("{item.text} is {triage[index].kind}"), "triage", for_each="mails"),
+        ],
+    )
+
+    run = enqueue(workflow, {"mails": MAILS})
+
+    assert run.wait(timeout=WAIT_S) == "completed"
+    expected = [f"{mail['text']} is k{n}" for n, mail in enumerate(MAILS)]
+    assert run.outputs["other"] == expected
+    assert run.outputs["reply"] == [expected[0], None, expected[2]]
+
+
+def test_a_group_of_agents_runs_for_each_element(stack: Stack) -> None:
+    workflow = Workflow(
+        name="mails",
+        agents=[
+            Agent(
+                name="handled",
+                for_each="input.mails",
+                condition="item.usd > 0",
+                agents=[
+                    agent("classify", echo("kind of {item.text}")),
+                    agent("draft", echo("{classify}: {tone}"), "classify"),
+                    agent("refund", "refund", "classify", condition="item.usd >= 20"),
+                ],
+            ),
+            agent("report", echo("first {handled[0].draft}"), "handled"),
+        ],
+    )
+
+    run = enqueue(workflow, {"mails": MAILS, "tone": "kind"})
+
+    assert run.wait(timeout=WAIT_S) == "completed"
+    handled = run.outputs["handled"]
+    assert handled[0]["draft"] == "kind of my money back: kind"
+    assert handled[1] is None
+    assert [handled[n]["refund"] is None for n in (0, 2)] == [False, True]
+    assert run.outputs["report"] == "first kind of my money back: kind"

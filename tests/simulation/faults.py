@@ -73,7 +73,6 @@ class Faults:
         steps, weights = zip(*kinds, strict=True)
         for step in generator.choices(steps, weights, k=generator.randint(2, 9)):
             cluster.loop.at(generator.uniform(0.0, self.window_s), step)
-        cluster.provider.refuses = generator.random() < 0.5
 
     def end(self) -> None:
         """Repair everything, and cause no more faults."""

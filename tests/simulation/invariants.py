@@ -155,9 +155,11 @@ AT_REST = {
                     AND e.type = 'agent_completed'), 'infinity')
         """,
     "an agent has a result for an input that a retry has changed": """
-        SELECT a.name FROM agent_runs a JOIN runs r ON r.id = a.run_id AND r.status = 'completed'
+        SELECT a.name FROM agent_runs a JOIN runs r ON r.id = a.run_id
+            AND r.status IN ('completed', 'partially_completed')
         JOIN agent_runs d ON d.run_id = a.run_id AND d.name = ANY(a.dependencies)
         WHERE a.status = 'completed' AND d.status = 'completed' AND d.changed_in > a.round
+            AND a.parent_id IS NULL  -- items with unchanged elements stay as they are
         """,
 }
 # The attempt whose answer is the result. An attempt that keeps the result of an earlier attempt

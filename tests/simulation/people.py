@@ -21,9 +21,11 @@ from app.storage import new_runs, runs, standing
 from app.storage.group_commit import persist
 from tests.simulation.loop import Process
 from tests.simulation.worker import Cluster, platform_of
-from tests.simulation.workflows import draw_workflow
+from tests.simulation.workflows import draw_repairable, draw_workflow
 
 TENANT = "acme"
+#: Share of simulations with a run that has something to repair.
+REPAIRED_SHARE = 0.3
 PLACED = """
     SELECT count(*) FROM simulation.placed p JOIN runs r ON r.id = p.run_id
     WHERE r.id = %(id)s OR r.ancestors @> ARRAY[%(id)s]
@@ -47,6 +49,7 @@ class Story:
         opening: Client processes that may be resuming or retrying the run.
         opened: Number of processes that have begun to resume or retry the run.
         broken: The faults that were found.
+        repaired: Whether the run is always retried after the last fault.
     """
 
     number: int
@@ -57,6 +60,7 @@ class Story:
     opening: list[Process] = field(default_factory=list)
     opened: int = 0
     broken: list[str] = field(default_factory=list)
+    repaired: bool = False
 
 
 class People:
@@ -109,6 +113,18 @@ class People:
             for step in generator.choices(steps, (4, 4, 3, 2), k=generator.choice((0, 2, 4))):
                 then_s = begins_s + generator.uniform(0.1, self._window_s / 2)
                 cluster.loop.at(then_s, partial(step, story))
+
+        if generator.random() < REPAIRED_SHARE:
+            number = len(self.stories)
+            repaired = Story(
+                number=number,
+                workflow=draw_repairable(generator, number),
+                cases=[f"case {n}" for n in range(generator.choice((2, 3, 4)))],
+                repaired=True,
+            )
+            self.stories.append(repaired)
+            begins_s = generator.uniform(0.2, self._window_s / 2)
+            cluster.loop.at(begins_s, partial(self._enqueue, repaired))
 
     @property
     def rest(self) -> bool:

@@ -32,6 +32,8 @@ from tests.simulation.trace import Trace
 INPUT_USD, OUTPUT_USD = Decimal("0.01"), Decimal("0.03")
 #: A conversation with fewer messages goes on with a tool, so it has three turns.
 MESSAGES_WITH_TOOLS = 6
+#: Beginning of the prompts of which the provider refuses a third.
+REFUSED = "repaired"
 ANSWER = re.compile(r"<[^<>]+>")
 ERRORS: tuple[tuple[type[ProviderError], int], ...] = (
     (Overloaded, 503),
@@ -77,8 +79,7 @@ class Provider:
     Attributes:
         trouble: Share of calls that meet an error, silence or a cut.
         down: Models that fail for all agents.
-        refuses: Whether the provider refuses a third of the items of lists, so that retries find
-            items to repair.
+        refuses: Whether the provider refuses some items of the workflow that is to be repaired.
         served: Requests that have reached the provider, by call.
         prompts: Prompts of agents with a cache, by the agent's name.
     """
@@ -87,7 +88,7 @@ class Provider:
     trace: Trace
     boundary: Boundary
     trouble: float = 0.0
-    refuses: bool = False
+    refuses: bool = True
     down: set[str] = field(default_factory=set)
     served: dict[UUID, Served] = field(default_factory=dict)
     prompts: dict[str, str] = field(default_factory=dict)
@@ -120,7 +121,7 @@ class Provider:
             if hold.model in self.down:
                 served.status = 503
                 raise Overloaded("down", status=503, request_id=str(hold.call_id))
-            if self.refuses and "[" in agent and crc32(agent.encode()) % 3 == 0:
+            if self.refuses and agent.startswith(REFUSED) and crc32(agent.encode()) % 3 == 0:
                 served.status = 400
                 raise BadRequest("refused", status=400, request_id=str(hold.call_id))
             if self.generator.random() < self.trouble:

@@ -26,7 +26,6 @@ def draw_workflow(generator: random.Random, number: int) -> Workflow:
     """
     agents: list[Agent] = []
     above: Sequence[str] = ()
-    following: list[str] = []
     for level in range(generator.choice((2, 3, 4))):
         names = []
         for place in range(generator.randint(1, 5)):
@@ -37,14 +36,10 @@ def draw_workflow(generator: random.Random, number: int) -> Workflow:
             names.append(f"r{number}l{level}list")
             needs = list(above[:1])
             agents.append(_draw_agent(generator, names[-1], needs, for_each="input.cases"))
-            following.append(names[-1])
         if level < 2 and generator.random() < SUB_WORKFLOW_SHARE / 2:
             names.append(f"r{number}l{level}sub")
             agents.append(_draw_sub_workflow(generator, names[-1], above[:1]))
         above = names
-    agents += [
-        _draw_agent(generator, f"{name}follows", [name], for_each=name) for name in following
-    ]
     return Workflow(
         name=f"flow{number}",
         agents=agents,
@@ -53,6 +48,49 @@ def draw_workflow(generator: random.Random, number: int) -> Workflow:
         allow_partial_completion=generator.random() < 0.8,
         timeout=generator.choice((20.0, 3600.0, 3600.0, 3600.0)),
         priority=generator.choice((3, 5)),
+    )
+
+
+def draw_repairable(generator: random.Random, number: int) -> Workflow:
+    """Draw a workflow of lists of which some items fail, until the faults are over.
+
+    A second list walks over the first one, a third one is a list of sub-workflows, and one agent
+    reads them all. So a retry finds something to repair, and something that follows.
+    """
+    first, second, third = (f"repaired{number}{name}" for name in ("list", "follows", "subs"))
+    inner = Workflow(
+        name=f"flow of {third}",
+        agents=[
+            _plain(generator, f"{third}a", "of {item} {case}"),
+            _plain(generator, f"{third}b", f"of {{item}} {{{third}a}}", f"{third}a"),
+        ],
+    )
+    return Workflow(
+        name=f"flow{number}",
+        agents=[
+            _plain(generator, first, "[{index}] of {item}", for_each="cases"),
+            _plain(generator, second, "[{index}] of {item}", first, for_each=first),
+            Agent(
+                name=third,
+                kind="workflow",
+                config={"workflow": inner},
+                dependencies=[first],
+                for_each=first,
+            ),
+            _plain(generator, f"end{number}", f"{{{second}}} {{{third}}}", second, third),
+        ],
+        max_parallel_agents=generator.choice((1, 3, 10)),
+    )
+
+
+def _plain(generator: random.Random, name: str, reads: str, *needs: str, **fields: Any) -> Agent:
+    provider = generator.choice(sorted(MODELS))
+    return Agent(
+        name=name,
+        prompt_template=f"{name}{reads}: case",
+        llm_config={"provider": provider, "model": MODELS[provider], "max_tokens": 100},
+        dependencies=needs,
+        **fields,
     )
 
 
@@ -80,8 +118,8 @@ def _draw_sub_workflow(generator: random.Random, name: str, needs: Sequence[str]
 
 def _draw_agent(generator: random.Random, name: str, needs: Sequence[str], **fields: Any) -> Agent:
     provider = generator.choice(sorted(MODELS))
-    place = "[{index}] of {item}" if fields else ""
-    read = " ".join(f"{{{need}}}" for need in needs if need != fields.get("for_each"))
+    place = "[{index}]" if fields else ""
+    read = " ".join(f"{{{need}}}" for need in needs)
     shared = generator.random() < SHARED_SHARE
     prompt = generator.choice(SHARED_PROMPTS) if shared else f"{name}{place}: case {{case}} {read}"
     return Agent(

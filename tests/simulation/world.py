@@ -42,7 +42,7 @@ BOUND_S = 240.0
 #: So many seconds after the end of the runs, no worker must be at work any more.
 SETTLE_S = 40.0
 #: Share of simulations that, after the last fault, retry failed runs with enough money.
-RETRIED_SHARE = 0.6
+RETRIED_SHARE = 0.3
 #: Number of transactions after which the invariants of every step are checked again.
 LOOK_EVERY = 6
 UNLIMITED = RateLimitConfig(
@@ -193,9 +193,11 @@ class _World:
         for story in self._people.stories:
             self._people.resume(story)
         await self._until(lambda: self._people.rest, LONGEST_S + BOUND_S)
-        if not self._broken and self._draw.random() < RETRIED_SHARE:
+        all_retried = self._draw.random() < RETRIED_SHARE
+        if not self._broken:
             for story in self._people.stories:
-                self._people.retry(story, cost_budget=Decimal(10))
+                if all_retried or story.repaired:
+                    self._people.retry(story, cost_budget=Decimal(100 if story.repaired else 10))
             await asyncio.sleep(1.0)
             await self._until(lambda: self._people.rest, BOUND_S)
         await self._until(self._is_settled, SETTLE_S)

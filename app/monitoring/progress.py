@@ -29,6 +29,7 @@ READ_AGENTS: TextClause = text("""
         a.spent_usd + coalesce(inner_budget.spent_usd, 0) + coalesce(items.spent_usd, 0)
             AS spent_usd,
         coalesce(items.ended, 0) AS items_ended, coalesce(items.failed, 0) AS items_failed,
+        coalesce(items.skipped, 0) AS items_skipped,
         inner_run.id AS sub_run_id
     FROM agent_runs a
     LEFT JOIN attempts t ON t.agent_run_id = a.id AND t.number = a.attempt
@@ -38,12 +39,13 @@ READ_AGENTS: TextClause = text("""
         SELECT count(*) FILTER (WHERE i.finished_at IS NOT NULL) AS ended,
             count(*) FILTER (WHERE i.status IN ('failed', 'rate_limited', 'budget_exceeded'))
                 AS failed,
+            count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
             sum(i.spent_usd + coalesce(b.spent_usd, 0)) AS spent_usd,
             (array_agg(i.name || ': ' || i.error ORDER BY i.item_index)
                 FILTER (WHERE i.error IS NOT NULL AND i.status <> 'skipped'))[1] AS error
         FROM agent_runs i LEFT JOIN runs r ON r.parent_agent_run_id = i.id
         LEFT JOIN budgets b ON b.id = r.id
-        WHERE i.parent_id = a.id
+        WHERE i.parent_id = a.id AND i.item_index < a.item_count
     ) items ON a.item_count IS NOT NULL
     WHERE a.run_id = :run_id AND a.parent_id IS NULL ORDER BY a.level, a.position
 """)
@@ -81,6 +83,7 @@ class AgentProgress:
     item_count: int | None = None
     items_ended: int = 0
     items_failed: int = 0
+    items_skipped: int = 0
     sub_run_id: UUID | None = None
 
     @property
@@ -88,8 +91,9 @@ class AgentProgress:
         """The agent's name, with the number of ended items: ``screen 37/100 (2 failed)``."""
         if self.item_count is None:
             return self.name
-        failed = f" ({self.items_failed} failed)" if self.items_failed else ""
-        return f"{self.name} {self.items_ended}/{self.item_count}{failed}"
+        counts = {"failed": self.items_failed, "skipped": self.items_skipped}
+        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        return f"{self.name} {self.items_ended}/{self.item_count}{told and f' ({told})'}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -129,7 +129,7 @@ def test_items_read_what_the_condition_on_the_element_reads() -> None:
 
 
 def test_a_mistyped_name_in_a_condition_on_the_element_is_refused() -> None:
-    with pytest.raises(WorkflowError, match="there is no 'itm'.* did you mean 'item'"):
+    with pytest.raises(WorkflowError, match=r"there is no 'itm'.* did you mean 'item'"):
         workflow(agent(for_each="mails", condition="itm.usd > 1"))
 
 

@@ -12,6 +12,7 @@ from app.domain.kinds import LLM, WORKFLOW, queue_of
 from app.domain.on_cut import OnCut
 from app.domain.retry import RetryPolicy
 from app.domain.status import AgentStatus
+from app.domain.tool_references import tool_reference
 from app.errors import (
     CircuitOpen,
     ConnectionFailed,
@@ -390,18 +391,3 @@ def merged_config(llm_config: Mapping[str, Any], fallback: Mapping[str, Any]) ->
     if "model" in fallback and "provider" not in fallback:
         merged.pop("provider", None)
     return merged
-
-
-def tool_reference(tool: Any) -> dict[str, Any] | str:
-    """Return the stored form of a tool: its name, or a dict with name, schema and origin."""
-    if isinstance(tool, str):
-        return tool
-    if isinstance(tool, Mapping):
-        return dict(tool)
-    if hasattr(tool, "reference"):
-        reference: dict[str, Any] = tool.reference()
-        return reference
-    raise WorkflowError(
-        f"{tool!r} is not a tool: decorate the function with @tool, "
-        "or give the name of a tool that the workers load"
-    )

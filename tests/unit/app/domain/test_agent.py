@@ -3,9 +3,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.domain.agent import Agent, AgentResult, provider_of, tool_reference
+from app.domain.agent import Agent, AgentResult, provider_of
 from app.domain.retry import RetryPolicy, RetryStrategy
 from app.domain.status import AgentStatus
+from app.domain.tool_references import tool_reference
 from app.errors import WorkflowError
 
 

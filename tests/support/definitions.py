@@ -105,10 +105,19 @@ AGENT_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "condition": st.none() | words.map(lambda text: f"input.topic != {'x' * len(text)!r}"),
     "output_schema": st.none() | _SCHEMAS,
     "on_cut": st.none() | st.sampled_from([OnCut.ACCEPT, OnCut.FAIL, "accept", "fail"]),
-    "for_each": st.none() | st.just("documents"),
+    "for_each": st.sampled_from([None, "documents", {"one": "input.documents"}]),
 }
 #: Fields whose values depend on the other agents; ``workflows`` gives them values.
-STRUCTURE = {"name", "kind", "config", "dependencies", "output_mapping", "status", "result"}
+STRUCTURE = {
+    "name",
+    "kind",
+    "config",
+    "agents",
+    "dependencies",
+    "output_mapping",
+    "status",
+    "result",
+}
 WORKFLOW_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "name": words | st.just(Module.HR),
     "description": texts,
@@ -130,7 +139,7 @@ def fields_without_values() -> set[str]:
 
 @st.composite
 def workflows(draw: st.DrawFn) -> Workflow:
-    """A workflow of up to three agents, each of which may use any field."""
+    """A workflow of up to three agents and a group, each of which may use any field."""
     needed = {key: AGENT_FIELDS[key] for key in ("prompt_template", "llm_config")}
     optional = {key: each for key, each in AGENT_FIELDS.items() if key not in needed}
     agents = [Agent(name="first", **draw(st.fixed_dictionaries(needed, optional=optional)))]
@@ -141,6 +150,10 @@ def workflows(draw: st.DrawFn) -> Workflow:
     if draw(st.booleans()):
         kind = draw(st.sampled_from(sorted(_KINDS)))
         agents.append(Agent(name="third", kind=kind, config=draw(_KINDS[kind])))
+    if draw(st.booleans()):
+        inside = [Agent(name="inside", **draw(st.fixed_dictionaries(needed)))]
+        for_each = draw(AGENT_FIELDS["for_each"])
+        agents.append(Agent(name="group", agents=inside, for_each=for_each))
     rules = {key: each for key, each in WORKFLOW_FIELDS.items() if key != "name"}
     given = draw(st.fixed_dictionaries({"name": WORKFLOW_FIELDS["name"]}, optional=rules))
     return Workflow(agents=agents, **given)

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.celery import app as celery
 from app.concurrency.once import once
 from app.configuration.functions import load_function
-from app.configuration.settings import Settings, environment_without_keys, load_settings
+from app.configuration.settings import Settings, load_settings
 from app.costs.pricing import Pricing
 from app.domain.protocols import PROTOCOLS
 from app.domain.providers import Provider
@@ -98,7 +98,7 @@ def restart_without_keys() -> None:
     Only a new program has another environment for other processes of the machine
     (``/proc/PID/environ``). Without this step, the keys would stay there until the process ends.
     """
-    environment = environment_without_keys(load_settings().key_variables())
+    environment = load_settings().environment_without_keys()
     if environment is not None:
         sys.stdout.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606

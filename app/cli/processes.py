@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from app.configuration.settings import environment_without_keys, load_settings
+from app.configuration.settings import load_settings
 from app.domain.suggestions import did_you_mean, listed
 from app.local_stack.stack import AGENTS, SCHEDULER, SCHEDULER_THREADS, worker_arguments
 from app.local_stack.supervisor import inherited_environment
@@ -117,6 +117,6 @@ def _become(*arguments: str, keyless: bool = False) -> NoReturn:
         keyless: Whether the new process gets no keys.
     """
     sys.stdout.flush()
-    environment = environment_without_keys(load_settings().key_variables()) if keyless else None
+    environment = load_settings().environment_without_keys() if keyless else None
     kept = environment or inherited_environment()
     os.execve(sys.executable, [sys.executable, "-m", "celery", *arguments], kept)  # noqa: S606

@@ -7,7 +7,8 @@ imports of the settings.
 
 import re
 from collections.abc import Mapping
-from functools import cache
+
+from app.concurrency.once import once
 
 #: A folder in which no socket can be, so that libpq checks all parameters and then connects to
 #: nothing.
@@ -28,7 +29,7 @@ _REPLACED = {"host": NOWHERE, "hostaddr": "", "port": "1", "password": "none"}
 _ALWAYS_GIVEN = {"target_session_attrs": "any", "client_encoding": "UTF8", "connect_timeout": "2"}
 
 
-@cache
+@once(survives_fork=True)
 def variables() -> Mapping[str, str]:
     """Return the variable of each parameter; the name is empty if there is no variable."""
     from psycopg.pq import Conninfo

@@ -1,8 +1,10 @@
-"""Reads all settings from the environment, ``.env`` and one YAML file; no other module does so."""
+"""Reads all settings from the environment, ``.env`` and one YAML file; no other module does so.
+
+This file has over 400 lines because only one module may read the environment.
+"""
 
 import os
 import re
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -62,7 +64,7 @@ from app.errors import ConfigurationError, WorkflowFileError
 SERVICES = {"database_url": read_postgres_url, "redis_url": read_redis_url}
 KEYS = ("openai_api_key", "anthropic_api_key")
 SECRETS = (*SERVICES, "database_password", "redis_password", *KEYS, "flower_basic_auth")
-#: A variable that keeps this process from reading the keys of providers, also from ``.env``.
+#: The variable of ``keyless``.
 KEYLESS = f"{PREFIX}KEYLESS"
 ADDRESS = re.compile(r"[A-Za-z0-9_.:-]+(?:/[0-9]{1,3})?")
 AGENT_SECRET = "AGENT_SECRET_"  # noqa: S105  the prefix of the variables that agents may use
@@ -72,23 +74,6 @@ WEB_SCHEMES = ("http://", "https://")
 
 
 _BUILT_IN_NAMES = frozenset(provider.name for provider in BUILT_IN)
-
-
-def is_keyless() -> bool:
-    """Return whether this process works without the keys of providers, wherever the keys stand."""
-    return os.environ.get(KEYLESS, "") not in ("", "0")
-
-
-def environment_without_keys(names: Collection[str]) -> dict[str, str] | None:
-    """Return this process's environment without keys; None if the process has no keys already.
-
-    Args:
-        names: Names of the variables with keys; other spellings of a name count, too.
-    """
-    if is_keyless():
-        return None
-    kept = {name: value for name, value in os.environ.items() if name.upper() not in names}
-    return kept | {KEYLESS: "1"}
 
 
 def _variable(name: str) -> str | None:
@@ -135,6 +120,7 @@ class Settings(BaseSettings):
         config: The YAML file.
         home: Folder of the embedded services and of all other files.
         flower_basic_auth: ``user:password`` for Flower.
+        keyless: Whether the process works without the keys of providers, wherever the keys stand.
         imports: Modules with tools or functions; workers load these modules.
         allow_addresses: Hosts, addresses and networks that are not public, and that agents may
             reach nevertheless.
@@ -176,6 +162,7 @@ class Settings(BaseSettings):
     config: Path | None = None
     home: Path = Field(default_factory=_default_home)
     flower_basic_auth: SecretStr | None = None
+    keyless: bool = False
     imports: Annotated[list[str], NoDecode] = Field(default_factory=list)
     allow_addresses: Annotated[list[str], NoDecode] = Field(default_factory=list)
     on_failure: FunctionPath | None = None
@@ -218,7 +205,7 @@ class Settings(BaseSettings):
     def access_to(self, provider: str) -> ProviderAccess:
         """Return a provider's URL, key and headers, with secrets in place of the variables."""
         given = self.providers.get(provider, ProviderSettings())
-        read = _nothing if is_keyless() else _variable
+        read = _nothing if self.keyless else _variable
         found = {
             name: read(name) for text in given.headers.values() for name in VARIABLE.findall(text)
         }
@@ -251,6 +238,17 @@ class Settings(BaseSettings):
             found |= {name for text in given.headers.values() for name in VARIABLE.findall(text)}
         found |= {name for name in os.environ if name.startswith(AGENT_SECRET)}
         return frozenset(name.upper() for name in found if name)
+
+    def environment_without_keys(self) -> dict[str, str] | None:
+        """Return this process's environment without keys; None if the process has no keys already.
+
+        Another spelling of a variable's name, such as small letters, counts, too.
+        """
+        names = self.key_variables()
+        kept = {name: value for name, value in os.environ.items() if name.upper() not in names}
+        if self.keyless and len(kept) == len(os.environ):
+            return None
+        return kept | {KEYLESS: "1"}
 
     def secret_values(self) -> set[str]:
         """Return every known secret in plain text; only code that hides secrets may use this."""
@@ -399,7 +397,7 @@ def load_settings(**overrides: Any) -> Settings:
     check_dotenv(Path(DOTENV))
     try:
         settings = Settings(**overrides)
-        without = [name for name in KEYS if name not in overrides] if is_keyless() else []
+        without = [name for name in KEYS if name not in overrides] if settings.keyless else []
         return settings.model_copy(update=dict.fromkeys(without))
     except ValidationError as error:
         raise ConfigurationError(explain_refusal(error, Settings, overrides, SECRETS)) from error

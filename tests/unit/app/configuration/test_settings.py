@@ -16,7 +16,6 @@ from app.configuration.settings import (
     KEYLESS,
     SECRETS,
     Settings,
-    environment_without_keys,
     load_settings,
 )
 from app.documents.files import read_document
@@ -622,7 +621,7 @@ def test_a_process_without_keys_reads_none(tmp_path: Path, monkeypatch: pytest.M
         '{"acme": {"protocol": "openai", "base_url": "http://h", "api_key_env": "ACME_PASS"}}',
     )
 
-    environment = environment_without_keys(load_settings().key_variables())
+    environment = load_settings().environment_without_keys()
     assert environment is not None
     monkeypatch.setenv(KEYLESS, environment[KEYLESS])
     settings = load_settings()
@@ -631,7 +630,10 @@ def test_a_process_without_keys_reads_none(tmp_path: Path, monkeypatch: pytest.M
     assert settings.openai_api_key is None
     assert settings.anthropic_api_key is None
     assert settings.access_to("acme").api_key is None
-    assert environment_without_keys(settings.key_variables()) is None
+    assert settings.environment_without_keys() is not None
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.delenv("openai_api_key")
+    assert settings.environment_without_keys() is None
 
 
 def test_the_variables_of_keys_are_those_that_only_agents_need(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from app.domain.bounds import Bounds, find_problem
+from app.domain.plain_text import find_name_problem
 from app.domain.suggestions import shortened
 from app.errors import WorkflowError
 
@@ -37,20 +38,14 @@ class RunOptions:
             name, problem = found
             raise WorkflowError(f"{name} of the run {problem}", field=name)
         for name in ("tenant", "key"):
-            value = getattr(self, name)
-            if value is not None and not is_name(value):
+            value: object = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME:
                 raise WorkflowError(
                     f"{name} of the run is {shortened(value)}: give a name of 1 to {MAX_NAME} "
-                    "printable characters, or none at all",
+                    "characters, or none at all",
                     field=name,
                 )
-
-
-def is_name(value: object) -> bool:
-    """Whether a value can be a key or the name of a tenant."""
-    return (
-        isinstance(value, str)
-        and value.isprintable()
-        and value == value.strip()
-        and 1 <= len(value) <= MAX_NAME
-    )
+            if unfit := find_name_problem(value):
+                raise WorkflowError(f"{name} of the run {unfit}", field=name)

@@ -38,14 +38,32 @@ class RunOptions:
             name, problem = found
             raise WorkflowError(f"{name} of the run {problem}", field=name)
         for name in ("tenant", "key"):
-            value: object = getattr(self, name)
-            if value is None:
-                continue
-            if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME:
+            value = getattr(self, name)
+            if value is not None and not is_name(value):
                 raise WorkflowError(
                     f"{name} of the run is {shortened(value)}: give a name of 1 to {MAX_NAME} "
-                    "characters, or none at all",
+                    "printable characters, or none at all",
                     field=name,
                 )
-            if unfit := find_name_problem(value):
-                raise WorkflowError(f"{name} of the run {unfit}", field=name)
+
+    def check_tenant(self) -> None:
+        """Refuse a tenant whose name looks like another name, before a program starts a run.
+
+        A sub-run has the tenant of a stored run, whose name an earlier version has accepted. A key
+        comes from a program's own data, such as the name of a file, so its spelling stays free.
+
+        Raises:
+            WorkflowError: If the name contains what cannot be seen.
+        """
+        if self.tenant is not None and (problem := find_name_problem(self.tenant)):
+            raise WorkflowError(f"tenant of the run {problem}", field="tenant")
+
+
+def is_name(value: object) -> bool:
+    """Whether a value can be a key, or was once accepted as the name of a tenant."""
+    return (
+        isinstance(value, str)
+        and value.isprintable()
+        and value == value.strip()
+        and 1 <= len(value) <= MAX_NAME
+    )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.domain.run_options import MAX_NAME
+from app.domain.run_options import is_name
 from app.errors import OutOfScope
 
 
@@ -27,16 +27,8 @@ class Scope:
     is_all: bool = False
 
     def __post_init__(self) -> None:
-        # An earlier version accepted more names of tenants, and their runs stay in reach. Whether a
-        # new run may have the name is checked by RunOptions.
-        tenant: object = self.tenant
-        is_name = (
-            isinstance(tenant, str)
-            and tenant.isprintable()
-            and tenant == tenant.strip()
-            and 1 <= len(tenant) <= MAX_NAME
-        )
-        if self.is_all != (tenant is None) or not (self.is_all or is_name):
+        # An earlier version accepted more names of tenants, and their runs stay in reach.
+        if self.is_all != (self.tenant is None) or not (self.is_all or is_name(self.tenant)):
             raise ValueError(
                 f"the tenant of a scope is {self.tenant!r}: give its name, or take ALL, which "
                 "reaches the runs of all tenants"

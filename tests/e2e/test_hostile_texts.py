@@ -30,7 +30,7 @@ HOSTILE = (
     "[red]r[/red][link=http://x]:smile:<b>;=1+1"
 )
 #: Where the texts are; each text is a word for its place, the hostile part, and an end.
-PLACES = ("workflow", "module", "tenant", "key", "output", "error", "reason")
+PLACES = ("workflow", "module", "tenant", "output", "error", "reason")
 CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\U000e0000-\U000e007f]"
 )
@@ -61,6 +61,7 @@ def earlier_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accept all names: names that are refused today may have been stored by an earlier version."""
     for module in ("registration.workflows", "domain.run_options", "domain.budgets"):
         monkeypatch.setattr(f"app.{module}.find_name_problem", lambda _: None)
+    monkeypatch.setattr("app.domain.run_options.is_name", lambda _: True)
 
 
 @pytest.fixture
@@ -80,7 +81,6 @@ def runs(stack: Stack, earlier_version: None) -> tuple[Run, Run]:
     failed = enqueue(
         Workflow(name=text_of("workflow"), agents=agents),
         input={"text": text_of("output")},
-        key=text_of("key"),
         tenant=text_of("tenant"),
     )
     failed.wait(timeout=60)
@@ -177,7 +177,7 @@ def test_a_report_shows_texts_as_texts(stack: Stack, runs: tuple[Run, Run], tmp_
         outputs = written.index("<h2>Outputs</h2>") if "<h2>Outputs</h2>" in written else None
         found |= check("report", html.unescape(written[:outputs]))
 
-    assert found == {"workflow", "module", "key", "error", "reason"}
+    assert found == {"workflow", "module", "error", "reason"}
     execute("report", runs[0].id, "--outputs", "--output", str(page))
     assert str(escape(json_shown(escaped_json(HOSTILE)))) in page.read_text("utf-8")
 

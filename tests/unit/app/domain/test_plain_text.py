@@ -23,6 +23,7 @@ from app.domain.plain_text import (
     shown_line,
 )
 from app.domain.run_options import RunOptions
+from app.domain.scope import Scope
 from app.errors import AgentChordError
 
 #: The code points that Unicode calls default ignorable (DerivedCoreProperties.txt).
@@ -101,8 +102,7 @@ def test_a_name_with_one_more_character_that_is_not_seen_is_refused(
 
 
 CHECKS: dict[str, Callable[[str], object]] = {
-    "tenant": lambda name: RunOptions(tenant=name),
-    "key": lambda name: RunOptions(key=name),
+    "tenant of a run": lambda name: RunOptions(tenant=name).check_tenant(),
     **{
         scope.value: lambda name, scope=scope: BudgetTerms(  # type: ignore[misc]
             scope=scope, subject=name, limit_usd=Decimal(1)
@@ -189,3 +189,8 @@ def test_no_cell_begins_with_a_formula_at_any_separator(separator: str, texts: l
 
 def is_control_of_cells(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def test_the_tenant_of_a_stored_run_stays_valid_for_its_sub_runs() -> None:
+    assert RunOptions(tenant="a\u3164").tenant == "a\u3164"
+    assert Scope(tenant="a\u3164").tenant == "a\u3164"

@@ -10,6 +10,7 @@ from uuid import UUID
 from app.client.runs import Runs
 from app.client.workflows import Workflows
 from app.domain.agent import AgentResult
+from app.domain.money import readable
 from app.domain.status import WorkflowStatus
 from app.domain.suggestions import did_you_mean
 from app.domain.workflow import Workflow
@@ -55,7 +56,7 @@ class RunState:
     @property
     def cost(self) -> Decimal:
         """Dollars that the run has spent so far, including failed and retried calls."""
-        return self.record.spent_usd
+        return readable(self.record.spent_usd)
 
     @property
     def outputs(self) -> dict[str, Any]:

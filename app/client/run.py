@@ -14,6 +14,7 @@ from app.client.process import process
 from app.client.results import RunState, models_of
 from app.domain.agent import AgentResult
 from app.domain.events import checked_after
+from app.domain.money import readable
 from app.domain.run_options import RunOptions
 from app.domain.status import WorkflowStatus
 from app.domain.workflow import Workflow
@@ -81,7 +82,7 @@ class Run:
     @property
     def cost(self) -> Decimal:
         """Dollars that the run has spent so far, including failed and retried calls."""
-        return self.record.spent_usd
+        return readable(self.record.spent_usd)
 
     @property
     def outputs(self) -> dict[str, Any]:

@@ -59,7 +59,9 @@ COMMANDS = (
     Command("schema", "schema:schema", "Print the JSON Schema of workflow files, for editors."),
     Command("runs", "runs:runs", "List the newest runs."),
     Command("status", "runs:status", "Show a run: its levels, agents, states, errors and costs."),
-    Command("output", "results:output", "Print the outputs of a run's agents, whole."),
+    Command(
+        "output", "results:output", "Print the outputs of a run's agents, or of one agent, whole."
+    ),
     Command("watch", "watch:watch", "Watch a run live: levels, agents, cost and waits."),
     Command("logs", "logs:logs", "Show the history of a run, from Postgres: a line per event."),
     Command(

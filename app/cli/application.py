@@ -60,7 +60,7 @@ COMMANDS = (
     Command("runs", "runs:runs", "List the newest runs."),
     Command("status", "runs:status", "Show a run: its levels, agents, states, errors and costs."),
     Command(
-        "output", "results:output", "Print the outputs of a run's agents, or of one agent, whole."
+        "output", "results:output", "Print the whole outputs of a run's agents, or of one agent."
     ),
     Command("watch", "watch:watch", "Watch a run live: levels, agents, cost and waits."),
     Command("logs", "logs:logs", "Show the history of a run, from Postgres: a line per event."),

@@ -19,7 +19,7 @@ def output(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Print the outputs of a run's agents, or of one agent, whole.
+    """Print the whole outputs of a run's agents, or of one agent.
 
     A text is printed as it is, except for characters that control a terminal. Other values are
     printed as JSON. With --json every output is exact.

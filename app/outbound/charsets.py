@@ -47,22 +47,11 @@ def decoded(content: bytes, charset: str | None) -> str:
         charset: The name of the character set, from any source.
     """
     codec = charset_of(charset)
-    if codec == "utf_16":
-        codec, content = _byte_order(content)
+    if codec == "utf_16" and not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        codec = "utf_16_le"  # what the web means without a mark; the decoder would want the mark
     decoder = codecs.getincrementaldecoder(codec)("replace")
     pieces = [
         decoder.decode(content[start : start + _PIECE_BYTES])
         for start in range(0, len(content), _PIECE_BYTES)
     ]
     return "".join([*pieces, decoder.decode(b"", final=True)])
-
-
-def _byte_order(content: bytes) -> tuple[str, bytes]:
-    """Return the codec of a text in UTF-16, and the text without its mark.
-
-    Without a mark, Python's decoder of pieces raises an error. The encoding standard says that such
-    a text is little endian.
-    """
-    if content.startswith(codecs.BOM_UTF16_BE):
-        return "utf_16_be", content[2:]
-    return "utf_16_le", content.removeprefix(codecs.BOM_UTF16_LE)

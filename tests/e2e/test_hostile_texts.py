@@ -36,7 +36,7 @@ CONTROL = re.compile(
 )
 #: Commands whose output has no text from outside, or that start processes with own tests.
 WITHOUT_TEXTS = {
-    *("demo", "up", "schema", "doctor", "migrate", "worker", "beat", "flower", "exporter"),
+    *("demo", "up", "schema", "doctor", "migrate", "worker", "beat", "flower", "exporter", "psql"),
     *("simulator", "version", "prices", "prune", "costs reprice", "limits"),
 }
 
@@ -127,7 +127,7 @@ def commands(failed: str, cancelled: str, tmp_path: Path) -> list[tuple[str, ...
         ("runs",),
         ("run", str(file), "-i", f"{text_of('error')}:=x"),
         ("plan", str(file), "-i", f"{text_of('error')}:=x"),
-        *((each, failed) for each in ("status", "logs", "explain", "costs", "watch")),
+        *((each, failed) for each in ("status", "logs", "explain", "costs", "watch", "output")),
         *((each, cancelled) for each in ("status", "logs", "explain", "cancel")),
         *((each, text_of("error")) for each in ("pause", "resume", "retry", "rerun", "report")),
         ("status", failed, "--follow"),
@@ -159,7 +159,7 @@ def test_json_for_programs_has_the_escapes_of_json(stack: Stack, runs: tuple[Run
     failed, cancelled = (each.id for each in runs)
     found: set[str] = set()
     for command in (
-        *(("runs",), ("status", failed), ("explain", failed), ("logs", failed)),
+        *(("runs",), ("status", failed), ("explain", failed), ("logs", failed), ("output", failed)),
         *(("logs", cancelled), ("status", failed, "--follow"), ("costs", failed, "--by", "module")),
     ):
         found |= check(" ".join(command), execute(*command, "--json"), is_json=True)

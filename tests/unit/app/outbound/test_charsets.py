@@ -46,7 +46,7 @@ def test_what_is_no_character_set_is_read_as_utf_8(name: str) -> None:
 
 
 @given(st.sampled_from(CODECS) | st.text(), st.binary(max_size=300))
-@example("utf_16", b"\0\0")
+@example("utf-16", b"\0\0")
 def test_every_answer_of_a_server_has_a_text(name: str, content: bytes) -> None:
     assert isinstance(decoded(content, name), str)
     assert charset_of(name) in CHARSETS

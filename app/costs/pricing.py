@@ -1,13 +1,14 @@
 """The cost of a call at the operator's price, the published price or the default price."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import product
 from typing import Any
 
-from app.costs.other_models import OtherModels
+from app.costs.other_models import OtherModels, Standing
 from app.costs.own_prices import OwnPrice, OwnPriceTable
 from app.costs.price import Price
 from app.costs.price_list import PriceList, searches_unasked
@@ -30,6 +31,8 @@ OPERATOR = "operator"
 _BATCH = {"processing": "batch"}
 # A published price may change with the date or the hour, so a found price is kept only this long.
 _FRESH_S = 60.0
+# A gateway may answer with any number of names.
+_MAX_KEPT = 10_000
 _NO_PARAMS: Mapping[str, Any] = {}
 _SERVICE_TIER, _SPEED, _REGION = SERVED
 # The name under which a request asks for the standard tier.
@@ -144,16 +147,8 @@ class Pricing:
         wanted = tuple(params.get(name) for name in SERVED)
         if at is not None:
             return self._look_up(provider, model, wanted, at)
-        now_s = time.monotonic()
-        if now_s >= self._fresh_until_s:
-            self._found.clear()
-            self._fresh_until_s = now_s + _FRESH_S
         key = (provider, model, *map(repr, wanted))  # the text 'None' is not None
-        quote = self._found.get(key)
-        if quote is None:
-            quote = self._look_up(provider, model, wanted, datetime.now(UTC))
-            self._found[key] = quote
-        return quote
+        return self._kept(key, lambda: self._look_up(provider, model, wanted, datetime.now(UTC)))
 
     def quote_answered(
         self,
@@ -170,22 +165,63 @@ class Pricing:
             provider: Provider name.
             model: Name of the requested model.
             params: The request's parameters, as in ``price_of``.
-            answered: Name of the model in the answer, or None. If no price has this name, or if it
-                is another name of the requested model, the requested model's prices apply.
+            answered: Name of the model in the answer, or None if the answer has no name.
             at: Time of the request; None means the present time, within a minute.
+
+        Returns:
+            The prices of the model that has answered. If no price is known for this model, the
+            quote is not ``understood``; ``others`` then has the prices of all models whose names
+            stand in the answered name.
 
         Raises:
             UnknownModel: If the requested model has no price.
         """
+        if not answered or answered == model:
+            return self.quote(provider, model, params, at=at)
+        if at is not None:
+            return self._answered(provider, model, params, answered, at)
+        key = (provider, model, answered, *(repr(params.get(name)) for name in SERVED))
+        now = datetime.now(UTC)
+        return self._kept(key, lambda: self._answered(provider, model, params, answered, now))
+
+    def _kept(self, key: tuple[Any, ...], find: Callable[[], Quote]) -> Quote:
+        """Return a quote that was found within the last minute, or find the quote."""
+        now_s = time.monotonic()
+        if now_s >= self._fresh_until_s or len(self._found) >= _MAX_KEPT:
+            self._found.clear()
+            self._fresh_until_s = now_s + _FRESH_S
+        if key not in self._found:
+            self._found[key] = find()
+        return self._found[key]
+
+    def _answered(
+        self, provider: str, model: str, params: Mapping[str, Any], answered: str, at: datetime
+    ) -> Quote:
         quote = self.quote(provider, model, params, at=at)
-        if not answered or answered == model or not self._others.has(provider, model, answered):
+
+        def general(name: str) -> OwnPrice | None:
+            return self._own.at(provider, name, at) or self._default(provider, name, at)
+
+        standing = self._others.standing(provider, model, answered, at, general=general)
+        if standing is Standing.SAME:
             return quote
-        for asked in (params, _NO_PARAMS):
-            try:
-                return self.quote(provider, answered, asked, at=at)
-            except UnknownModel:
-                continue
-        return replace(quote, certain=False)
+        if standing is Standing.OTHER:
+            for asked in (params, _NO_PARAMS):
+                try:
+                    return self.quote(provider, answered, asked, at=at)
+                except UnknownModel:
+                    continue
+        return replace(
+            quote,
+            others=(*quote.others, *self._every(provider, answered, at)),
+            understood=False,
+        )
+
+    def _every(self, provider: str, name: str, at: datetime) -> Iterable[Price]:
+        """Yield all published prices of the models whose names stand in a name."""
+        for model, price in self._list.prices_of_named(provider, name, at):
+            for factor in (Decimal(1), *region_factors(model).values()):
+                yield price.times(factor)
 
     def check_fees(self, agent: Agent) -> None:
         """Refuse an agent whose provider would run a tool at an unknown price.
@@ -290,6 +326,7 @@ class Pricing:
             prices={key: self._with_writes(provider, price) for key, price in prices.items()},
             ways=tuple(map(_ways, SERVED, asked, priced)),
             service_tier=to_send,
+            others=tuple(self._published(provider, model, at).values()) if own else (),
         )
 
     def _tier(self, provider: str, model: str, at: datetime) -> tuple[str | None, str | None]:
@@ -310,6 +347,8 @@ class Pricing:
         """Return the default price for a model that is in no table; otherwise None."""
         listed = self._list.find(provider, model, {}, at) is not None
         if listed or self._list.unknown_units(provider, model, at):
+            return None
+        if self._list.variant_of(provider, model) is not None:
             return None
         return self._own.default
 
@@ -371,11 +410,14 @@ class Pricing:
                 "the configuration, with a fee for requests if necessary"
             )
         known = [*self._own.models, *self._list.models(provider)]
+        plain = self._list.variant_of(provider, model)
         return UnknownModel(
-            f"no price is known for model {model!r}{f' of {provider}' if provider else ''}: give "
+            f"no price is known for model {model!r}{f' of {provider}' if provider else ''}"
+            f"{f', which is no known variant of {plain!r}' if plain else ''}: give "
             "it under model_costs in the configuration, in dollars per 1,000 tokens, or under "
-            "model_prices, per million and with dates, or set "
-            f"default_input_cost and default_output_cost{did_you_mean(model, known)}"
+            "model_prices, per million and with dates"
+            f"{'' if plain else ', or set default_input_cost and default_output_cost'}"
+            f"{did_you_mean(model, known)}"
         )
 
 

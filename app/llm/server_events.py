@@ -124,8 +124,8 @@ async def events_of(chunks: AsyncIterable[bytes]) -> AsyncIterator[Any]:
 class _Event:
     """One event: its name, the lines of its data, and whether the stream ended inside it.
 
-    ``size`` is the number of bytes of the data. ``checked`` is the number of bytes that were read so
-    far to find out whether the data are whole.
+    ``size`` is the number of bytes of the data. ``checked`` is the number of bytes that were read
+    so far to find out whether the data are whole.
     """
 
     name: bytes = b""

@@ -12,7 +12,8 @@ from app.costs.other_models import OtherModels, Standing
 from app.costs.own_prices import OwnPrice, OwnPriceTable
 from app.costs.price import Price
 from app.costs.price_list import PriceList, searches_unasked
-from app.costs.quote import AUTO, STANDARD, Quote, Ways, asked_of
+from app.costs.quote import AUTO, STANDARD, Quote, asked_of, ways_of
+from app.costs.unpriced import unpriced_model, unpriced_way
 from app.domain.agent import Agent, provider_of_model
 from app.domain.claude import region_factors
 from app.domain.model_limits import limits_of
@@ -20,7 +21,6 @@ from app.domain.policies import CostConfig
 from app.domain.protocols import PROTOCOLS
 from app.domain.providers import BUILT_IN, CONTAINER_HOUR_USD, Provider
 from app.domain.server_tools import CODE_EXECUTION, WEB_SEARCH, server_tools_in
-from app.domain.suggestions import did_you_mean, listed
 from app.domain.usage import SERVED, Usage
 from app.errors import UnknownModel
 
@@ -34,11 +34,9 @@ _FRESH_S = 60.0
 # A gateway may answer with any number of names.
 _MAX_KEPT = 10_000
 _NO_PARAMS: Mapping[str, Any] = {}
-_SERVICE_TIER, _SPEED, _REGION = SERVED
+_SERVICE_TIER, _SPEED, _ = SERVED
 # The name under which a request asks for the standard tier.
 _DEFAULT_TIER = "default"
-# A request for the tier "fast" is answered as "priority" (OpenAI's reference of chat completions).
-_ANSWERED_AS = {"fast": "priority"}
 
 
 class Pricing:
@@ -321,10 +319,14 @@ class Pricing:
         if wanted[0] == AUTO and not priced[0].issuperset(tiers):
             unpriced[_SERVICE_TIER] = AUTO
         if not prices or unpriced:
-            raise self._unknown(provider, model, unpriced if prices else {}, at)
+            if prices:
+                raise unpriced_way(provider, model, unpriced)
+            raise unpriced_model(
+                provider, model, at, published=self._list, own_models=self._own.models
+            )
         return Quote(
             prices={key: self._with_writes(provider, price) for key, price in prices.items()},
-            ways=tuple(map(_ways, SERVED, asked, priced)),
+            ways=tuple(map(ways_of, SERVED, asked, priced)),
             service_tier=to_send,
             others=tuple(self._published(provider, model, at).values()) if own else (),
         )
@@ -392,44 +394,3 @@ class Pricing:
         known = self._providers.get(provider)
         on_request = known is not None and PROTOCOLS[known.protocol].caches_on_request
         return replace(price, writes_unasked=price.writes_unasked and not on_request)
-
-    def _unknown(
-        self, provider: str, model: str, unpriced: Mapping[str, str], at: datetime
-    ) -> UnknownModel:
-        if unpriced:
-            asked = ", ".join(f"{name} {value!r}" for name, value in unpriced.items())
-            return UnknownModel(
-                f"model {model!r} of {provider} has no price for {asked}: remove it from "
-                "llm_config and from the provider's configuration, or give the model's price with "
-                "factors under model_prices"
-            )
-        if units := self._list.unknown_units(provider, model, at):
-            return UnknownModel(
-                f"the published price of model {model!r} of {provider} has {listed(units)}, which "
-                "cannot be bounded before a call: give the model's price under model_prices in "
-                "the configuration, with a fee for requests if necessary"
-            )
-        known = [*self._own.models, *self._list.models(provider)]
-        plain = self._list.variant_of(provider, model)
-        return UnknownModel(
-            f"no price is known for model {model!r}{f' of {provider}' if provider else ''}"
-            f"{f', which is no known variant of {plain!r}' if plain else ''}: give "
-            "it under model_costs in the configuration, in dollars per 1,000 tokens, or under "
-            "model_prices, per million and with dates"
-            f"{'' if plain else ', or set default_input_cost and default_output_cost'}"
-            f"{did_you_mean(model, known)}"
-        )
-
-
-def _ways(name: str, asked: str | None, priced: frozenset[str]) -> Ways:
-    """Return the values of a fact at which a request may be served."""
-    if asked is None:
-        # A provider may choose the tier and the region, but serves a speed only if a request asks
-        # for that speed.
-        possible = frozenset({STANDARD}) if name == _SPEED else priced
-        return Ways(possible=possible, priced=priced)
-    if name == _REGION:
-        return Ways(asked=asked, possible=frozenset({asked}), priced=priced)
-    # A busy provider may serve the standard in place of a tier or a speed.
-    possible = frozenset({STANDARD, asked, _ANSWERED_AS.get(asked, asked)}) & priced
-    return Ways(asked=asked, possible=possible, priced=priced)

@@ -25,6 +25,9 @@ _STANDARDS: Mapping[str, frozenset[str]] = {
 }
 #: A service tier that leaves the choice to the account's settings.
 AUTO = "auto"
+_, _SPEED, _REGION = SERVED
+# A request for the tier "fast" is answered as "priority" (OpenAI's reference of chat completions).
+_ANSWERED_AS = {"fast": "priority"}
 
 
 class Settled(NamedTuple):
@@ -172,3 +175,17 @@ def _normal(name: str, value: str | None) -> str | None:
     if not value or (value, name) == (AUTO, SERVED[0]):
         return None
     return STANDARD if value in _STANDARDS[name] else value
+
+
+def ways_of(name: str, asked: str | None, priced: frozenset[str]) -> Ways:
+    """Return the values of a fact at which a request may be served."""
+    if asked is None:
+        # A provider may choose the tier and the region, but serves a speed only if a request asks
+        # for that speed.
+        possible = frozenset({STANDARD}) if name == _SPEED else priced
+        return Ways(possible=possible, priced=priced)
+    if name == _REGION:
+        return Ways(asked=asked, possible=frozenset({asked}), priced=priced)
+    # A busy provider may serve the standard in place of a tier or a speed.
+    possible = frozenset({STANDARD, asked, _ANSWERED_AS.get(asked, asked)}) & priced
+    return Ways(asked=asked, possible=possible, priced=priced)

@@ -59,6 +59,7 @@ SQLITE_PRAGMAS = {
     "table_list",
     "table_xinfo",
 }
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 #: Functions that load code into the process.
 SQLITE_REFUSED = {"load_extension", "fts3_tokenizer"}
 
@@ -139,7 +140,7 @@ def as_json(value: Any) -> str:
         value = base64.urlsafe_b64encode(value).decode()
     elif value is not None and not isinstance(value, str | int | float):
         value = str(value)
-    return json.dumps(value, ensure_ascii=False)
+    return _encode(value)
 
 
 def answer(given: Mapping[str, Any]) -> tuple[str, Any]:

@@ -120,7 +120,8 @@ def _query(given: Any) -> Any:
     # Rows are in memory several times until they are an answer.
     limit = max(MEMORY_BYTES, MEMORY_BYTES // 2 + 8 * given["max_bytes"])
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
-    return _queries().answer(given)
+    kind, value = _queries().answer(given)
+    return [kind, shown(value) if kind == "REFUSED" else value]
 
 
 def _queries() -> Any:

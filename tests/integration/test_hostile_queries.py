@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -95,14 +94,8 @@ SLEEP_ON = """
 """
 REFUSALS = (
     r"took over . s and was cancelled|over 1,000,000 bytes|too much memory|too big|out of memory"
-    r"|too many|stack overflow|memory exhausted|at most 64 tables|too complex|invalid input syntax"
+    r"|too many|stack overflow|memory exhausted|at most 64 tables|too complex|out of range"
 )
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with closing(Sandbox()) as found:
-        yield found
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -127,7 +120,7 @@ def assert_refused_cheaply(tools: QueryTools, query: str) -> None:
     async def attack() -> None:
         with pytest.raises(ValueError, match=REFUSALS) as caught:
             await tools.sql_query(query)
-        assert len(str(caught.value)) < 1000
+        assert len(str(caught.value)) < 500
 
     cost = cost_of(lambda: asyncio.wait_for(attack(), 60))
 

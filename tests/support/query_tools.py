@@ -1,5 +1,6 @@
 """Databases that ``sql_query`` reads in tests."""
 
+import json
 import sqlite3
 from typing import Any
 
@@ -34,3 +35,8 @@ def plain(url: str) -> str:
 def query_tools(url: str, sandbox: Sandbox, **limits: Any) -> QueryTools:
     """Return the tool for one database, with the name shop."""
     return QueryTools({"shop": Database(url=SecretStr(url), **limits)}, sandbox)
+
+
+async def read(tools: QueryTools, query: str) -> Any:
+    """Return the result of a query as values."""
+    return json.loads(await tools.sql_query(query))

@@ -24,7 +24,7 @@ from app.tools.tool import tool
 from tests.support.calls import call_of
 from tests.support.jobs import CLAIMED, ID, Written, agent_of, job_of
 from workers.agents.attachments import Attachments
-from workers.agents.conversation import decode_message, encode_message
+from workers.agents.conversation import Conversation, decode_message, encode_message
 from workers.agents.llm import LLMAgent, StoredTurns
 from workers.agents.tool_turns import ToolTurns
 from workers.calls.base import CallOutcome, CallRequest, CallRing
@@ -174,6 +174,25 @@ async def test_a_tool_uses_the_sandbox_in_the_turn_of_its_run() -> None:
 
     assert calls.heard[2]["content"] == str(job.run.turn)
     assert current_turn.get() is None
+
+
+@pytest.mark.parametrize("arguments", ["[" * 100_000, "9" * 10_000, '{"a": "half', "[NaN]", ""])
+def test_arguments_of_a_cut_answer_that_are_no_object_are_left_out(arguments: str) -> None:
+    asked = ToolCall(id="call_1", name="pay", arguments=arguments)
+    cut = LLMResponse(
+        content="",
+        model="m",
+        input_tokens=1,
+        output_tokens=1,
+        finish_reason="length",
+        tool_calls=[asked],
+    )
+    conversation = Conversation([])
+
+    conversation.ask(cut, ID)
+
+    (message,) = conversation.messages
+    assert [call.arguments for call in message["tool_calls"]] == ["{}"]
 
 
 def test_a_message_that_is_stored_comes_back_as_it_was() -> None:

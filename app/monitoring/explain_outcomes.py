@@ -7,7 +7,7 @@ from app.monitoring.progress import AgentProgress
 from app.monitoring.run_history import RunHistory, superseded
 from app.monitoring.wording import names
 
-RETRY = "agentchord retry runs only the failed and cancelled agents again"
+RETRY = "agentchord retry repairs only what failed, was cancelled or is partial"
 
 
 def explain_outcomes(history: RunHistory) -> tuple[Finding, ...]:

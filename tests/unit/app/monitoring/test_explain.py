@@ -245,7 +245,7 @@ def test_a_failure_is_told_with_its_error_and_its_retries() -> None:
 
     assert found.reason is Reason.FAILED
     assert found.text == "ended failed after 2 retries: NotFound: no such model"
-    assert found.remedy == "agentchord retry runs only the failed and cancelled agents again"
+    assert found.remedy == "agentchord retry repairs only what failed, was cancelled or is partial"
 
 
 def test_a_failure_of_a_known_class_comes_with_its_advice() -> None:
@@ -256,7 +256,7 @@ def test_a_failure_of_a_known_class_comes_with_its_advice() -> None:
 
     assert found.remedy == (
         f"{AuthenticationFailed.advice}; "
-        "agentchord retry runs only the failed and cancelled agents again"
+        "agentchord retry repairs only what failed, was cancelled or is partial"
     )
 
 

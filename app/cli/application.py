@@ -72,7 +72,11 @@ COMMANDS = (
     Command("pause", "control:pause", "Pause a run until it is resumed."),
     Command("resume", "control:resume", "Resume a paused run."),
     Command("cancel", "runs:cancel", "Stop a run."),
-    Command("retry", "control:retry", "Repair a run: run again what failed, was cancelled or is partial."),
+    Command(
+        "retry",
+        "control:retry",
+        "Repair a run: repeat what failed or completed in part.",
+    ),
     Command("rerun", "control:rerun", "Run a workflow again from one of its agents on."),
     Command("costs", "costs:costs", "Show the costs of calls, including failed calls."),
     Command("costs reprice", "reprice:reprice", "Price calls again and book the difference."),

@@ -40,10 +40,11 @@ def retry(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Repair a run: run again what failed, was cancelled or completed in part.
+    """Repair a run: repeat what failed or completed in part.
 
-    Of a list, only such items run again; of a sub-workflow, only such agents. Agents that read a
-    repaired output run again if the output has changed. All other results and all costs stay.
+    Cancelled agents run again, too. Of a list, only such items run again; of a sub-workflow, only
+    such agents. Agents that read a repaired output run again if the output has changed. All other
+    results and all costs stay.
     """
     run_id = find(run)
     retried = ask(lambda client: client.control.retry_failed(run_id, cost_budget, agent=agent))

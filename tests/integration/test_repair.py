@@ -89,8 +89,15 @@ async def test_a_change_goes_through_lists_element_by_element(cluster: Cluster) 
     assert ended.finished
     assert (await read(cluster, run_id)).status == "completed"
     assert await attempts(cluster, run_id) == {
-        "first": 1, "first[0]": 1, "first[1]": 2, "first[2]": 1,
-        "second": 2, "second[0]": 1, "second[1]": 2, "second[2]": 1, "end": 2,
+        "first": 1,
+        "first[0]": 1,
+        "first[1]": 2,
+        "first[2]": 1,
+        "second": 2,
+        "second[0]": 1,
+        "second[1]": 2,
+        "second[2]": 1,
+        "end": 2,
     }
     accepted = await cluster.rows("""
         SELECT a.name FROM agent_runs a JOIN attempts t ON t.agent_run_id = a.id
@@ -253,7 +260,14 @@ async def test_a_rerun_of_an_item_takes_over_the_other_items(cluster: Cluster) -
     assert (first, second) == (["first[1]"], ["second[1]"])
     assert (await read(cluster, made)).status == "completed"
     assert await attempts(cluster, made) == {
-        "first": 1, "first[0]": 0, "first[1]": 1, "first[2]": 0,
-        "second": 1, "second[0]": 0, "second[1]": 1, "second[2]": 0, "end": 1,
+        "first": 1,
+        "first[0]": 0,
+        "first[1]": 1,
+        "first[2]": 0,
+        "second": 1,
+        "second[0]": 0,
+        "second[1]": 1,
+        "second[2]": 0,
+        "end": 1,
     }
     assert await states(cluster, run_id) == dict.fromkeys(await states(cluster, made), "completed")

@@ -151,9 +151,9 @@ def workflows(draw: st.DrawFn) -> Workflow:
         kind = draw(st.sampled_from(sorted(_KINDS)))
         agents.append(Agent(name="third", kind=kind, config=draw(_KINDS[kind])))
     if draw(st.booleans()):
-        inside = [Agent(name="inside", **draw(st.fixed_dictionaries(needed)))]
+        inside = Agent(name="inside", prompt_template="go", llm_config={"model": "gpt-4o-mini"})
         for_each = draw(AGENT_FIELDS["for_each"])
-        agents.append(Agent(name="group", agents=inside, for_each=for_each))
+        agents.append(Agent(name="group", agents=[inside], for_each=for_each))
     rules = {key: each for key, each in WORKFLOW_FIELDS.items() if key != "name"}
     given = draw(st.fixed_dictionaries({"name": WORKFLOW_FIELDS["name"]}, optional=rules))
     return Workflow(agents=agents, **given)

@@ -378,28 +378,3 @@ def test_attachments_that_are_not_known_are_bounded_by_the_cost_limit() -> None:
     }
     worst = {each.name: each.worst_usd for each in found.agents}
     assert (worst["reader"], worst["elsewhere"]) == (Decimal("0.4"), Decimal("0.3"))
-
-
-def test_lists_that_are_walked_together_are_counted_by_the_one_in_the_input() -> None:
-    together = {"mail": "input.mails", "triage": "triage"}
-    found = planned(
-        agent("triage", prompt="{item}", for_each="mails"),
-        agent("reply", "triage", prompt="{mail} {triage}", for_each=together),
-        mails=["a", "b", "c"],
-    )
-
-    assert [row.elements for row in found.agents] == [3, 3]
-
-
-def test_a_group_of_agents_is_planned_for_each_element() -> None:
-    group = Agent(
-        name="handled",
-        for_each="mails",
-        agents=[agent("one", prompt="{item}"), agent("two", "one", prompt="{one} {item}")],
-    )
-    found = planned(group, mails=["a", "b", "c"])
-
-    assert [(row.name, len(row.calls)) for row in found.agents] == [
-        ("handled/one", 3),
-        ("handled/two", 3),
-    ]

@@ -29,7 +29,7 @@ from sqlalchemy.pool import NullPool
 from app.configuration.sections import Database
 from app.domain.suggestions import listed, shortened
 from app.errors import ConfigurationError
-from app.tools.tool import Tool
+from app.tools.tool import BuiltinTool, Tool
 
 MAX_QUERY_CHARS = 100_000
 MARGIN_S = 10.0
@@ -246,7 +246,8 @@ def sql_tools(databases: Mapping[str, Database]) -> Sequence[Tool]:
         return ()
     timeout_s = max(database.timeout_s for database in databases.values()) + MARGIN_S
     names = f"Databases: {', '.join(databases)}."
-    return [Tool(QueryTools(databases).sql_query, timeout_s=timeout_s, idempotent=True, more=names)]
+    query = QueryTools(databases).sql_query
+    return [BuiltinTool(query, timeout_s=timeout_s, idempotent=True, more=names)]
 
 
 def _first_word(query: str) -> str:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -271,11 +272,11 @@ async def test_a_function_may_take_all_inputs_and_its_context() -> None:
     assert (told["key"], told["attempt"]) == ("ar-2", 2)
 
 
-async def test_a_sync_function_runs_in_a_thread_and_an_async_one_on_the_loop() -> None:
+async def test_a_sync_function_runs_in_a_thread_and_an_async_one_on_the_loop_of_user_code() -> None:
     sync = await call("tests.support.agent_functions:where")
 
     assert sync["thread"] == "tool"
-    assert await call("tests.support.agent_functions:where_async") == "MainThread"
+    assert await call("tests.support.agent_functions:where_async") == "user code"
 
 
 async def test_a_missing_input_is_named_with_what_there_is() -> None:
@@ -347,8 +348,28 @@ def test_models_and_dates_become_json() -> None:
     }
 
 
-def test_characters_that_postgres_cannot_keep_are_replaced() -> None:
-    assert output({"a\x00": ["b\x00", r"\u0000"]}) == {"a\ufffd": ["b\ufffd", r"\u0000"]}
+@dataclass
+class Note:
+    text: str
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ("a\x00", "output"),
+        ({"a": [r"\u0000", "\x00"]}, "output.a[1]"),
+        ({"a\x00": 1}, "output has a key"),
+        ({"a": Note("\x00")}, "output.a.text"),
+        ({"a": Note("\ud800")}, "output.a.text"),
+        ({"\ud800": 1}, "output has a key"),
+    ],
+)
+def test_characters_that_postgres_cannot_keep_are_refused_and_named(value: Any, place: str) -> None:
+    with pytest.raises(OutputRefused) as refused:
+        output(value)
+
+    assert place in str(refused.value)
+    assert "NUL character" in str(refused.value) or "surrogate" in str(refused.value)
 
 
 @pytest.mark.parametrize(

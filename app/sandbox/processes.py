@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.domain.json_text import read_json, write_json
+from app.errors import InvalidJson
 from app.sandbox import program
 from app.sandbox.turns import Turn, Turns
 
@@ -76,9 +77,11 @@ class Sandbox:
         except asyncio.CancelledError:
             process.kill()
             raise
+        except (OSError, ValueError) as error:  # no process can be started, or its pipes are closed
+            raise SandboxLimit(f"cannot be evaluated by another process: {error}") from error
         if found is None:
             raise SandboxLimit(f"took over {program.CPU_S[task]} s of CPU time, or too much memory")
-        kind, value = read_json(found)
+        kind, value = _read(found)
         if kind == "MEMORY":
             raise SandboxLimit("took too much memory")
         return kind, value
@@ -100,6 +103,17 @@ class Sandbox:
         else:
             process.end()
         self._turns.give_back(turn, used_s=time.monotonic() - started_s)
+
+
+def _read(answer: bytes) -> tuple[str, Any]:
+    """Read an answer; its texts are those of libraries, which may quote odd values of users."""
+    try:
+        match read_json(answer):
+            case [str(kind), value]:
+                return kind, value
+    except InvalidJson:
+        pass
+    raise SandboxLimit("has an answer that cannot be read")
 
 
 class _Process:
@@ -127,10 +141,11 @@ class _Process:
                 process.stdin.write(document)
                 process.stdin.flush()
             header = process.stdout.read(program.HEADER.size)
-            if not header:
+            if len(header) < program.HEADER.size:
                 return None
             length, self._has_ended = program.HEADER.unpack(header)
-            return process.stdout.read(length)
+            answer = process.stdout.read(length)
+            return answer if len(answer) == length else None
         finally:
             timer.cancel()
 

@@ -78,10 +78,10 @@ def open_runtime(sender: Any = None, **_: Any) -> None:
         refuse(str(error))
     except KeyboardInterrupt:
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001
         # Celery would only log an exception. The worker would then go on and drop every task. A
         # SystemExit of a user's module would end the process with the status 0.
-        log.error("worker_not_opened", exception=traceback_of(error))
+        log.error("worker_not_opened", exception=traceback_of(error))  # noqa: TRY400
         refuse(described(error))
 
 

@@ -11,7 +11,7 @@ from app.concurrency.user_code import UserCodeFailed, call, result_of
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import FunctionFailed, UnknownFunction
 from app.kinds.arguments import Arguments
-from app.kinds.base import AgentContext, Config
+from app.kinds.base import AgentContext, Config, private
 from app.kinds.config import check_keys, refuse
 from app.tools.exports import exports_of, is_private
 
@@ -73,9 +73,8 @@ class FunctionKind:
             if path not in self._found:
                 self._found[path] = await result_of(partial(self._load, path))
             function = self._found[path]
-            inputs = {**context.inputs, **context.config.get("arguments", {})}
             # The types of the parameters may have validators of their own, so a thread binds.
-            arguments = await result_of(partial(function.arguments.bind, inputs, context))
+            arguments = await result_of(partial(_bound, function.arguments, context))
             return await result_of(partial(function.call, **arguments))
         except UserCodeFailed as error:
             raise_as_agent_error(path, error)
@@ -120,6 +119,11 @@ class FunctionKind:
             return call(offered[name].load)
         except UserCodeFailed as error:
             raise UnknownFunction(f"function {name!r} cannot be loaded: {error}") from error.error
+
+
+def _bound(arguments: Arguments, context: AgentContext) -> dict[str, Any]:
+    own = private(context)
+    return arguments.bind({**own.inputs, **own.config.get("arguments", {})}, own)
 
 
 def raise_as_agent_error(what: str, failed: UserCodeFailed) -> NoReturn:

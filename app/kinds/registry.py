@@ -8,13 +8,14 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from app.concurrency.user_code import UserCodeFailed, call, result_of
+from app.concurrency.user_code import UserCodeFailed, call, result_of, run_in_thread
 from app.domain.agent import Agent
+from app.domain.json_values import is_plain
 from app.domain.kinds import FUNCTION, HTTP, LLM, WORKFLOW
 from app.domain.suggestions import did_you_mean, listed
 from app.domain.workflow import Workflow
 from app.errors import UnknownFunction, WorkflowError
-from app.kinds.base import AgentContext, AgentKind, Config
+from app.kinds.base import AgentContext, AgentKind, Config, private
 from app.kinds.config import refuse
 from app.kinds.data_analyzer import DataAnalyzer
 from app.kinds.functions import FunctionKind
@@ -86,8 +87,13 @@ class KindRegistry:
         if name not in self._runs:
             self._runs[name] = await result_of(lambda: self.get(name).run)
         run = self._runs[name]
-        is_own = name in self._own and inspect.iscoroutinefunction(run)
-        return await (run(context) if is_own else result_of(partial(run, context)))
+        if name in self._own and inspect.iscoroutinefunction(run):
+            return await run(context)
+        if is_plain(context.inputs):
+            own_context = private(context)
+        else:
+            own_context = await run_in_thread(partial(private, context))
+        return await result_of(partial(run, own_context))
 
     def validate(self, workflow: Workflow) -> None:
         """Check the kinds and settings of all agents, before a workflow is stored.

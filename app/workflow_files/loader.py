@@ -13,7 +13,7 @@ from app.concurrency.user_code import UserCodeFailed, call
 from app.configuration.settings import load_settings
 from app.documents.files import Document, Place, place_of, read_document
 from app.domain.agent import Agent
-from app.domain.json_values import find_json_problem
+from app.domain.json_values import find_json_problem, plain_json
 from app.domain.kinds import LLM, WORKFLOW
 from app.domain.providers import routed
 from app.domain.retry import RetryPolicy
@@ -116,13 +116,11 @@ def load_python_workflow(path: Path | str, attribute: str | None = None) -> Work
     """
     module = _import(Path(path), str(path))
     try:
-        found, run_input, is_program = call(partial(_content, module))
+        found, run_input, problem, is_program = call(partial(_content, module))
     except UserCodeFailed as failed:
         raise WorkflowFileError(f"cannot be read: {failed}", file=str(path)) from failed.error
-    if problem := find_json_problem(run_input, "INPUT"):
-        raise WorkflowFileError(" ".join(problem), file=str(path))
-    if not isinstance(run_input, dict):
-        raise WorkflowFileError(f"INPUT is {shortened(run_input)}: give a dict", file=str(path))
+    if problem:
+        raise WorkflowFileError(problem, file=str(path))
     if not found and is_program:
         raise WorkflowFileError(
             "defines no Workflow: it is a program, which is started with "
@@ -224,13 +222,18 @@ def _choose(found: Mapping[str, Workflow], attribute: str | None, file: str) -> 
     )
 
 
-def _content(module: ModuleType) -> tuple[dict[str, Workflow], Any, bool]:
-    """Return the workflows of a module, its INPUT, and whether the module is a program.
+def _content(module: ModuleType) -> tuple[dict[str, Workflow], Any, str | None, bool]:
+    """Return the workflows of a module, its INPUT, the INPUT's problem, and whether it has a main.
 
     A module and its values may have methods that answer for them, such as ``__getattr__``.
     """
     found = {name: value for name, value in vars(module).items() if isinstance(value, Workflow)}
-    return found, getattr(module, "INPUT", {}), callable(getattr(module, "main", None))
+    run_input = getattr(module, "INPUT", {})
+    problem = " ".join(find_json_problem(run_input, "INPUT") or ())
+    if not problem and not isinstance(run_input, dict):
+        problem = f"INPUT is {shortened(run_input)}: give a dict"
+    is_program = callable(getattr(module, "main", None))
+    return found, run_input if problem else plain_json(run_input), problem, is_program
 
 
 def _import(path: Path, file: str) -> ModuleType:

@@ -4,6 +4,8 @@ import asyncio
 import io
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -194,6 +196,48 @@ def check_attempts(stack: Stack, run: Run, attacks: list[tuple[str, str]]) -> No
         assert attempts[row["name"]] == 1 + retries, (attack, row)
         assert 0 < len(row["error"]) <= 2000, attack
     assert len(attempts) == len(attacks)
+
+
+HOSTILE_IMPORTS = {
+    "at_import": "raise SystemExit(0)",
+    "at_exports": "def __getattr__(name): raise SystemExit(0)",
+    "at_values": (
+        "class Odd:\n    @property\n    def __class__(self): raise GeneratorExit\nodd = Odd()\n"
+        "odd.__dict__['__module__'] = __name__"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_IMPORTS)
+def test_a_worker_refuses_a_hostile_module_by_name_and_ends_with_a_status(
+    hostile_stack: Stack, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / f"hostile_{name}.py").write_text(HOSTILE_IMPORTS[name], encoding="utf-8")
+    arguments = worker_arguments(("function",), threads=1, name=name)
+
+    log = tmp_path / "worker.log"
+    environment = inherited_environment(
+        **hostile_stack.environment
+        | {
+            "AGENTCHORD_IMPORTS": f"hostile_{name}",
+            "PYTHONPATH": f"{tmp_path}:{search_path()}",
+        }
+    )
+    with log.open("wb") as output:
+        status = subprocess.run(
+            [sys.executable, "-m", "celery", *arguments],
+            env=environment,
+            cwd=tmp_path,
+            stdout=output,
+            stderr=output,
+            timeout=3 * WAIT_S,
+            check=False,
+        ).returncode
+
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.startswith("agentchord worker: ")]
+    assert (status, len(lines)) == (1, 1), text[-5000:]
+    assert f"module 'hostile_{name}' cannot be imported" in lines[0]
 
 
 @pytest.mark.anyio

@@ -1,7 +1,6 @@
 """A loop that stands still is found; a process that stands still as a whole is not taken for it."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -30,8 +29,8 @@ class Watched:
         self.watch = LoopWatch(
             loop.loop,
             name="watch",
-            probe_s=0.02,
-            probes=3,
+            probe_s=0.05,
+            probes=5,
             on_blocked=self.blocked.set,
             on_probe=self._probe,
             **options,
@@ -61,8 +60,11 @@ def test_a_loop_that_turns_is_not_blocked_and_pauses_do_not_add_up(loop: LoopThr
     watched = Watched(loop)
 
     for _ in range(10):
-        loop.call(lambda: time.sleep(0.03))
-        watched.await_probes(watched.probes + 3)
+        pause = threading.Event()
+        loop.call(lambda: pause.wait(WAIT_S) and None)  # noqa: B023
+        watched.await_probes(watched.probes + 2)
+        pause.set()
+        watched.await_probes(watched.probes + 2)
 
     assert not watched.blocked.is_set()
     watched.watch.stop()

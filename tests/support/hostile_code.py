@@ -239,7 +239,7 @@ async def change(numbers: Any, context: AgentContext) -> Change:
     """Change everything that this function gets."""
     seen = Change(before=list(numbers))
     numbers.append(1)
-    context.inputs["numbers"].append(2)  # type: ignore[index]
+    context.inputs["numbers"].append(2)
     return seen
 
 

@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +19,10 @@ def loop() -> Iterator[LoopThread]:
     thread = LoopThread("watched")
     yield thread
     thread.close()
+
+
+def block_until(event: threading.Event) -> None:
+    event.wait(WAIT_S)
 
 
 class Watched:
@@ -50,7 +56,7 @@ class Watched:
 def test_a_blocked_loop_is_found(loop: LoopThread) -> None:
     watched, release = Watched(loop), threading.Event()
 
-    loop.call(lambda: release.wait(WAIT_S) and None)
+    loop.call(partial(block_until, release))
 
     assert watched.blocked.wait(WAIT_S)
     release.set()
@@ -61,7 +67,7 @@ def test_a_loop_that_turns_is_not_blocked_and_pauses_do_not_add_up(loop: LoopThr
 
     for _ in range(10):
         pause = threading.Event()
-        loop.call(lambda: pause.wait(WAIT_S) and None)  # noqa: B023
+        loop.call(partial(block_until, pause))
         watched.await_probes(watched.probes + 2)
         pause.set()
         watched.await_probes(watched.probes + 2)
@@ -80,8 +86,8 @@ def test_probes_that_are_late_themselves_do_not_count(
         now_s[0] += 1.0  # each look at the clock comes a second after the last one
         return now_s[0]
 
-    monkeypatch.setattr(loop_watch.time, "monotonic", clock)
-    loop.call(lambda: release.wait(WAIT_S) and None)
+    monkeypatch.setattr(loop_watch, "time", SimpleNamespace(monotonic=clock))
+    loop.call(partial(block_until, release))
     watched = Watched(loop)
     watched.await_probes(20)
 

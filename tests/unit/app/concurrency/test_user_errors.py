@@ -28,7 +28,8 @@ class Odd(type):
 
 
 def with_metaclass() -> AgentError:
-    return Odd("OddError", (AgentError,), {})("odd")
+    error: AgentError = Odd("OddError", (AgentError,), {})("odd")
+    return error
 
 
 def with_facts(**facts: Any) -> Callable[[], AgentError]:

@@ -55,7 +55,7 @@ class Innocent:
         self.place, self._end = asyncio.get_running_loop(), asyncio.Event()
         try:
             async with asyncio.timeout(WAIT_S):
-                return await asyncio.gather(self._child("a"), self._child("b"))
+                return list(await asyncio.gather(self._child("a"), self._child("b")))
         except asyncio.CancelledError:
             self.was_cancelled.set()
             raise
@@ -173,7 +173,7 @@ def test_a_closed_loop_is_replaced(loop: LoopThread, monkeypatch: pytest.MonkeyP
     def close_and_describe(_: BaseException) -> str:
         # LoopThread calls this between two runs of the loop.
         (lost,) = places
-        super(type(lost), lost).close()  # type: ignore[misc]
+        super(type(lost), lost).close()
         return "closed"
 
     async def harm() -> None:

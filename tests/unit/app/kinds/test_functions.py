@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from app import Agent, Workflow
+from app.concurrency.user_code import UserCodeFailed
 from app.domain.prompt import parsed_text
 from app.errors import (
     AgentError,
@@ -24,6 +25,7 @@ from app.errors import (
     WorkflowFileError,
 )
 from app.examples import functions as examples
+from app.kinds.base import private
 from app.kinds.functions import FunctionKind
 from app.kinds.outputs import json_output
 from app.kinds.registry import KindRegistry
@@ -216,6 +218,21 @@ async def test_a_plugin_brings_kinds_by_class_or_function_and_functions() -> Non
 
     assert (shouted, whispered, doubled) == ("HEY!!", "hey", 42)
     assert registry.get("shout") is registry.get("shout")
+
+
+@pytest.mark.usefixtures("plugin")
+async def test_a_plugin_works_on_copies_away_from_the_loop_of_its_worker() -> None:
+    registry = KindRegistry()
+    context = agent_context({"volume": 2}, text="Hey", list=[1])
+
+    assert await registry.run("shout", context) == "HEY!!"
+    assert await registry.run("whisper", context) == "hey"
+    copied = private(context)
+    assert copied == context
+    assert copied.inputs["list"] is not context.inputs["list"]
+    assert copied.config is not context.config
+    with pytest.raises(UserCodeFailed, match="cannot be loaded"):
+        await registry.run("broken", context)
 
 
 @pytest.mark.usefixtures("plugin")

@@ -2,14 +2,12 @@
 
 import re
 import sys
-from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from app import Agent, Workflow
 from app.concurrency.user_code import UserCodeFailed
@@ -18,8 +16,6 @@ from app.errors import (
     AgentError,
     FunctionFailed,
     InputRefused,
-    OutputRefused,
-    ResultTooLarge,
     UnknownFunction,
     WorkflowError,
     WorkflowFileError,
@@ -27,7 +23,6 @@ from app.errors import (
 from app.examples import functions as examples
 from app.kinds.base import private
 from app.kinds.functions import FunctionKind
-from app.kinds.outputs import json_output
 from app.kinds.registry import KindRegistry
 from app.workflow_files.loader import load
 from tests.support.kind_contexts import agent_context
@@ -345,71 +340,3 @@ async def test_an_agent_error_of_a_function_stays_what_it_is() -> None:
         await call("tests.support.agent_functions:refuse")
 
     assert type(caught.value) is AgentError
-
-
-# ---- outputs -------------------------------------------------------------------------------------
-
-
-class Answer(BaseModel):
-    day: date
-    notes: tuple[str, ...] = ()
-
-
-def output(value: Any, max_bytes: int = 1000) -> Any:
-    return json_output(value, agent="a", max_bytes=max_bytes)
-
-
-def test_models_and_dates_become_json() -> None:
-    assert output({"a": Answer(day=date(2026, 1, 2), notes=("x",))}) == {
-        "a": {"day": "2026-01-02", "notes": ["x"]}
-    }
-
-
-@dataclass
-class Note:
-    text: str
-
-
-@pytest.mark.parametrize(
-    ("value", "place"),
-    [
-        ("a\x00", "output"),
-        ({"a": [r"\u0000", "\x00"]}, "output.a[1]"),
-        ({"a\x00": 1}, "output has a key"),
-        ({"a": Note("\x00")}, "output.a.text"),
-        ({"a": Note("\ud800")}, "output.a.text"),
-        ({"\ud800": 1}, "output has a key"),
-    ],
-)
-def test_characters_that_postgres_cannot_keep_are_refused_and_named(value: Any, place: str) -> None:
-    with pytest.raises(OutputRefused) as refused:
-        output(value)
-
-    assert place in str(refused.value)
-    assert "NUL character" in str(refused.value) or "surrogate" in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [object(), float("nan"), {"a": [float("inf")]}, "\ud800", 2**2000, {"a": {1: object()}}],
-)
-def test_what_is_no_json_is_refused(value: Any) -> None:
-    with pytest.raises(OutputRefused, match="agent 'a'"):
-        output(value)
-
-
-def test_what_contains_itself_or_is_nested_too_deeply_is_refused() -> None:
-    deep: list[Any] = []
-    for _ in range(100):
-        deep = [deep]
-    loop: list[Any] = []
-    loop.append(loop)
-
-    for value in (deep, loop):
-        with pytest.raises(OutputRefused):
-            output(value)
-
-
-def test_what_is_too_large_is_refused() -> None:
-    with pytest.raises(ResultTooLarge, match="returned 1,002 bytes, the limit is 1,000"):
-        output("x" * 1000)

@@ -206,6 +206,8 @@ class _UserLoop:
                 self._calls.discard(call)
                 return
             task = call.begin(self._loop)
+        if call.is_over:  # its caller left in this moment, and saw no task
+            task.cancel()
         # The loop itself has only weak references to its tasks.
         task.add_done_callback(lambda _: self._calls.discard(call))
 

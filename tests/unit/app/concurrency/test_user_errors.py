@@ -114,7 +114,7 @@ def test_the_facts_of_a_users_class_are_kept() -> None:
 def test_an_error_outside_the_tree_has_no_agent_error() -> None:
     class Liar(Exception):
         @property  # type: ignore[misc]
-        def __class__(self) -> NoReturn:
+        def __class__(self) -> NoReturn:  # type: ignore[override]
             raise SystemExit
 
     assert UserCodeFailed(Liar()).agent_error is None

@@ -17,6 +17,8 @@ MAX_INTEGER_BITS = 1024
 #: Most values and characters of a plain value.
 PLAIN_SIZE = 10_000
 _SCALARS = (int, float, bool, type(None))
+#: A longer path, such as the path of a value that is nested too deeply, is cut.
+MAX_PATH_CHARS = 200
 REMEDIES: dict[type, str] = {
     enum.Enum: "give its .value",
     decimal.Decimal: "give str(value), which keeps every digit, or float(value)",
@@ -89,7 +91,8 @@ def find_part(
         left -= 1
         problem = problem_of(part, trail.depth) if left else f"is over {max_values:,} values long"
         if problem:
-            return str(trail), problem
+            path = str(trail)
+            return path if len(path) <= MAX_PATH_CHARS else f"{path[:MAX_PATH_CHARS]}...", problem
         # The children are reversed, because the last element of ``waiting`` is checked first.
         waiting.extend(
             (child, _Trail(trail, key, trail.depth + 1)) for key, child in reversed(_children(part))
@@ -191,7 +194,7 @@ def find_number_problem(number: float) -> str | None:
         if number.bit_length() <= MAX_INTEGER_BITS:
             return None
         return f"is an integer with too many digits (over {MAX_INTEGER_BITS:,} bits): give a string"
-    return None if math.isfinite(number) else f"is {number}, which JSON does not have: give None"
+    return None if math.isfinite(number) else f"is {number}, which is not JSON: give None"
 
 
 def _children(part: Any) -> list[tuple[str | int, Any]]:

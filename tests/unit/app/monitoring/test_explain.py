@@ -13,10 +13,21 @@ from app.monitoring.explain import Live, explain_waits
 from app.monitoring.explain_cost import explain_agent_time, explain_money, explain_time
 from app.monitoring.explain_outcomes import explain_outcomes
 from app.monitoring.findings import Finding, Reason, condensed
-from app.monitoring.run_history import BudgetState, Standing
+from app.monitoring.run_facts import BudgetState, Standing
 from app.monitoring.timeline import timeline_of
+from app.monitoring.whole_run import Place
 from app.monitoring.wording import names, seconds_of
-from tests.support.histories import RUN_ID, agent, at, attempt, call, event, history, standing
+from tests.support.histories import (
+    RUN_ID,
+    agent,
+    at,
+    attempt,
+    call,
+    event,
+    history,
+    incomplete,
+    standing,
+)
 
 BUCKET = {
     "bucket": "openai/default",
@@ -207,6 +218,71 @@ def test_an_agent_that_is_a_run_or_a_list_goes_on_with_it() -> None:
     assert list_.text == "works on its items: 4 of 9 have ended"
 
 
+def inner_run(number: int, **fields: Any) -> Place:
+    """The inner run of an element of the list ``handled``."""
+    given: dict[str, Any] = {
+        "run_id": UUID(int=100 + number),
+        "workflow": "handle",
+        "status": WorkflowStatus.RUNNING,
+        "level": 0,
+        "prefix": f"handled[{number}]/",
+    }
+    return Place(**given | fields)
+
+
+def inside(number: int, name: str, **fields: Any) -> Standing:
+    """An agent of the inner run of an element that has not ended."""
+    path = f"handled[{number}]/{name}"
+    return standing("handled", path=path, run_id=UUID(int=100 + number), **fields)
+
+
+def waits_inside(*found: Standing, **run: Any) -> dict[str, Finding]:
+    places = [inner_run(number, **run) for number in range(3)]
+    list_ = agent("handled", status="waiting", item_count=3)
+    told = history(
+        list_,
+        standing=found,
+        dependencies={},
+        places={place.run_id: place for place in places},
+    )
+    needs = {f"handled[{number}]/draft": ("read",) for number in range(3)}
+    return {
+        each.subject: each
+        for each in explain_waits(replace(told, dependencies=needs), LIMITED)
+        if each.reason is not Reason.ITEMS
+    }
+
+
+def test_waits_of_the_agents_of_sub_workflows_are_waits() -> None:
+    found = waits_inside(
+        inside(0, "read", status="running"),
+        inside(1, "read", status="running"),
+        inside(0, "draft", level=1),
+        inside(1, "draft", level=1),
+        inside(2, "other", status="running", calling_since=at(97.5)),
+    )
+
+    assert {name: each.reason for name, each in found.items()} == {
+        "handled[0-1]/read": Reason.LIMIT,
+        "handled[0-1]/draft": Reason.DEPENDENCY,
+        "handled[2]/other": Reason.CALLING,
+    }
+    assert found["handled[0-1]/draft"].text == "waits for its dependencies: read"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(WorkflowStatus.PAUSED, Reason.PAUSED), (WorkflowStatus.PENDING, Reason.ADMISSION)],
+)
+def test_an_agent_of_a_sub_workflow_waits_as_its_own_run_waits(
+    status: WorkflowStatus, reason: Reason
+) -> None:
+    (found,) = waits_inside(inside(0, "read"), status=status).values()
+
+    assert found.reason is reason
+    assert "max_concurrent_workflows" not in found.text
+
+
 def test_agents_that_wait_for_the_same_are_told_together() -> None:
     crowd = [f"a{number}" for number in range(500)]
     run = history(
@@ -246,6 +322,33 @@ def test_a_failure_is_told_with_its_error_and_its_retries() -> None:
     assert found.reason is Reason.FAILED
     assert found.text == "ended failed after 2 retries: NotFound: no such model"
     assert found.remedy == "agentchord retry runs only the failed and cancelled agents again"
+
+
+def test_elements_and_inner_agents_without_a_whole_result_are_all_named() -> None:
+    run = history(
+        agent("handled", item_count=40, items_ended=40, items_failed=2, items_partial=9),
+        agent("check", sub_run_partial=True),
+        incomplete=(
+            incomplete("handled", "partial", missing=11, item_count=40),
+            *(incomplete(f"handled[{n}]", "partial") for n in range(9)),
+            incomplete("handled[17]", "failed", "no", "BadRequest", 1),
+            incomplete("handled[19]", "failed", "no", "BadRequest", 1),
+            *(incomplete(f"handled[{n}]/draft", "skipped", "condition") for n in range(20, 40)),
+            incomplete("check", "partial"),
+        ),
+        run={"status": WorkflowStatus.PARTIALLY_COMPLETED},
+    )
+
+    found = [f"{each.subject} {each.predicate}" for each in explain_outcomes(run)]
+
+    assert run.run.shortfall == "2 elements failed, 9 elements partial, 1 sub-workflow partial"
+    assert found == [
+        f"the run ended partially_completed: {run.run.shortfall}",
+        "handled completed without 11 of its 40 elements",
+        "handled[0-8], check completed in part: some agents of its sub-workflow did not complete",
+        "handled[17, 19] ended failed after 1 retry: BadRequest: no",
+        "handled[20-39]/draft did not run: condition",
+    ]
 
 
 def test_a_failure_of_a_known_class_comes_with_its_advice() -> None:

@@ -3,15 +3,18 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from app.client.runs import Runs
+from app.client.transactions import Transactions
 from app.client.workflows import Workflows
 from app.domain.agent import AgentResult
 from app.domain.status import AgentStatus
 from app.domain.workflow import Workflow
 from app.errors import RunConflict
+from app.monitoring.whole_run import Incomplete, read_whole_run
 from app.storage.runs import AgentRunRecord
 
 
@@ -23,10 +26,12 @@ class Results:
     Args:
         runs: The runs of the scope.
         workflows: The workflows of the runs.
+        transactions: The object that runs transactions in Postgres.
     """
 
-    def __init__(self, runs: Runs, workflows: Workflows) -> None:
+    def __init__(self, runs: Runs, workflows: Workflows, transactions: Transactions) -> None:
         self._runs = runs
+        self._transactions = transactions
         self._workflows = workflows
 
     async def outputs(self, run_id: UUID) -> dict[str, Any]:
@@ -57,6 +62,12 @@ class Results:
         """Return, by name, the results of all agents and of all items of a for_each."""
         agents = await self._runs.agents(run_id)
         return {agent.name: _result(agent) for agent in _with_items(agents)}
+
+    async def incomplete(self, run_id: UUID) -> tuple[Incomplete, ...]:
+        """Return the agent runs, anywhere inside the run, that have no whole result."""
+        await self._runs.read(run_id)
+        whole = await self._transactions.run(partial(read_whole_run, run_id=run_id))
+        return whole.incomplete
 
     async def workflow(self, run_id: UUID) -> Workflow:
         """Return the workflow of a run, with the run's status, cost and results."""

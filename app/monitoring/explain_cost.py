@@ -98,7 +98,7 @@ def explain_money(
     """
     by_agent = _sums(history.calls)
     total = sum(by_agent.values(), Decimal(0))
-    if not total:
+    if not history.calls:
         return ()
     most = sorted(by_agent.items(), key=lambda item: -item[1])[:MOST_EXPENSIVE]
     enough = [item for item in most if item[1] > total * NOTABLE_SHARE]

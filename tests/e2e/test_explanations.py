@@ -1,9 +1,7 @@
 """`logs`, `watch`, `report` and `explain` on runs that wait, fail and continue."""
 
 import contextlib
-import io
 import json
-import logging
 import os
 import pty
 import re
@@ -16,7 +14,8 @@ from typing import Any
 import pytest
 
 from app import Agent, Run, Workflow, enqueue
-from app.cli import application
+from tests.support.commands import execute
+from tests.support.commands import printed as cli
 from tests.support.ledgers import assert_ledgers_agree
 from tests.support.stack import CONFIGURATION, ROOT, Stack, client_of, run_stack
 from tests.support.waiting import wait_until
@@ -27,23 +26,6 @@ FRAGILE = (
     + "retry: {strategy: constant_delay, base_delay: 0.05, jitter: false}\n"
 )
 SLOW = "[[sim:latency=60]]"
-
-
-def execute(*words: str) -> tuple[int, str, str]:
-    """A command in this process, which is a client of the stack: exit code, output, errors."""
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    out, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-        code = application.execute(words)
-    root.handlers, root.level = handlers, level
-    return code, out.getvalue(), errors.getvalue()
-
-
-def cli(*words: str) -> str:
-    code, out, errors = execute(*words)
-    assert code == 0, errors
-    return out
 
 
 def llm(name: str, prompt: str = "go", *needs: str, **fields: Any) -> Agent:

@@ -1,12 +1,11 @@
 """Counts and names as parts of sentences."""
 
-import re
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.monitoring.wording import counted, names
+from tests.support.names import spelled_out
 
 ELEMENTS = st.builds(
     "{}[{}]{}".format,
@@ -15,21 +14,6 @@ ELEMENTS = st.builds(
     st.sampled_from(("", "/d", "/d/e")),
 )
 NAMES = st.lists(st.one_of(st.sampled_from(("a", "b", "long-name")), ELEMENTS), max_size=60)
-
-
-def spelled_out(text: str) -> list[str]:
-    """Every name of a text that :func:`names` wrote."""
-    found: list[str] = []
-    for part in re.split(r", (?![^\[]*\])", text) if text else []:
-        head, bracket, tail = part.rpartition("[")
-        if not bracket:
-            found.append(part)
-            continue
-        inside, _, rest = tail.partition("]")
-        for interval in inside.split(", "):
-            first, _, last = interval.partition("-")
-            found += [f"{head}[{n}]{rest}" for n in range(int(first), int(last or first) + 1)]
-    return found
 
 
 @given(NAMES)

@@ -108,13 +108,12 @@ class Finding:
 
 def grouped(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Merge findings that say the same about several agents."""
-    groups: dict[tuple[Reason, str, str], Finding] = {}
+    groups: dict[tuple[Reason, str, str], tuple[Finding, dict[str, None]]] = {}
     for finding in findings:
         key = finding.reason, finding.text, finding.remedy
-        known = groups.get(key)
-        agents = dict.fromkeys((*known.agents, *finding.agents)) if known else finding.agents
-        groups[key] = replace(finding, agents=tuple(agents))
-    return tuple(groups.values())
+        _, agents = groups.setdefault(key, (finding, {}))
+        agents.update(dict.fromkeys(finding.agents))
+    return tuple(replace(finding, agents=tuple(agents)) for finding, agents in groups.values())
 
 
 def condensed(findings: Iterable[Finding], most: int) -> list[Finding]:

@@ -97,6 +97,26 @@ def test_a_used_up_rate_limit_is_named(stack: Stack) -> None:
     assert text.startswith(f"waits for the rate limit openai/{model}: 1 of 1 concurrent requests")
 
 
+def test_what_the_agents_of_a_sub_workflow_do_and_wait_for_is_told(stack: Stack) -> None:
+    inner = Workflow(name="inner", agents=[llm("read", SLOW), llm("judge", "go", "read")])
+    check = Agent(
+        name="check", kind="workflow", config={"workflow": inner}, for_each="input.things"
+    )
+
+    with going(check) as run:
+        found = explained(run, lambda told: "calling" in told.get("check[2]/read", {}))
+        text = cli("explain", run.id)
+        one = cli("explain", run.id, "check[1]/judge")
+        element = reasons(run, "check[1]")
+
+    assert found["check[0]/judge"] == {"dependency": "waits for its dependencies: read"}
+    assert found["check"]["items"] == "works on its items: 0 of 3 have ended"
+    assert "- check[0-2]/judge wait for its dependencies: read" in text
+    assert f"agent check[1]/judge of run {run.id} is pending" in one
+    assert "- check[1]/judge waits for its dependencies: read" in one
+    assert element.keys() == {"check[1]", "check[1]/read", "check[1]/judge"}
+
+
 def test_a_hold_that_waits_for_money_names_the_budget(stack: Stack) -> None:
     agents = [llm(f"a{n}", SLOW, max_tokens=1000) for n in range(3)]
 
@@ -139,6 +159,8 @@ def test_what_has_ended_is_explained(stack: Stack, finished: Run) -> None:
     assert "critical path" in told["the run"]["slow"]
     assert reasons(finished, "shaky").keys() == {"shaky"}
     assert f"run {finished.id} (explained) is " in cli("explain", finished.id)
+    assert reasons(finished, "many[1]").keys() == {"many[1]"}
+    assert reasons(finished, "many[1]")["many[1]"]["expensive"].endswith(" in 1 call")
 
 
 def test_the_history_is_searched_by_level_agent_and_text(stack: Stack, finished: Run) -> None:
@@ -170,6 +192,12 @@ def test_an_agent_that_is_not_there_is_named(stack: Stack, finished: Run) -> Non
         assert code == 1
         assert "has no agent 'shakey'" in errors
         assert "shaky" in errors.partition("'shakey'")[2]
+    for path, hint in (("many[3]", "the list 'many' has 3 elements"), ("shaky/x", "")):
+        code, _, errors = execute("explain", finished.id, path)
+
+        assert code == 1
+        assert f"has no agent '{path}'" in errors
+        assert hint in errors
 
 
 def test_the_report_of_a_run_is_one_file(stack: Stack, finished: Run, tmp_path: Path) -> None:

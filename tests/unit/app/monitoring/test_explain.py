@@ -7,25 +7,18 @@ from uuid import UUID
 
 import pytest
 
-from app.domain.status import AgentStatus, WorkflowStatus
-from app.errors import AuthenticationFailed
+from app.domain.status import WorkflowStatus
 from app.monitoring.explain import Live, explain_waits
-from app.monitoring.explain_cost import explain_agent_time, explain_money, explain_time
-from app.monitoring.explain_outcomes import explain_outcomes
 from app.monitoring.findings import Finding, Reason, condensed
 from app.monitoring.run_facts import BudgetState, Standing
-from app.monitoring.timeline import timeline_of
 from app.monitoring.whole_run import Place
-from app.monitoring.wording import names, seconds_of
+from app.monitoring.wording import names
 from tests.support.histories import (
     RUN_ID,
     agent,
     at,
     attempt,
-    call,
-    event,
     history,
-    incomplete,
     standing,
 )
 
@@ -311,181 +304,3 @@ def test_many_findings_of_a_kind_are_told_in_short() -> None:
     assert [each.agents for each in first] == [("b0",), ("b1",)]
     assert len(rest.agents) == 7
     assert rest.predicate == "wait for its dependencies"
-
-
-def test_a_failure_is_told_with_its_error_and_its_retries() -> None:
-    broken = agent("a", status=AgentStatus.FAILED, retries=2, error="no such model")
-    last = attempt("a", 0, 1, outcome="failed", error="no such model", error_class="NotFound")
-
-    (found,) = explain_outcomes(history(broken, attempts=(last,)))
-
-    assert found.reason is Reason.FAILED
-    assert found.text == "ended failed after 2 retries: NotFound: no such model"
-    assert found.remedy == "agentchord retry runs only the failed and cancelled agents again"
-
-
-def test_elements_and_inner_agents_without_a_whole_result_are_all_named() -> None:
-    run = history(
-        agent("handled", item_count=40, items_ended=40, items_failed=2, items_partial=9),
-        agent("check", sub_run_partial=True),
-        incomplete=(
-            incomplete("handled", "partial", missing=11, item_count=40),
-            *(incomplete(f"handled[{n}]", "partial") for n in range(9)),
-            incomplete("handled[17]", "failed", "no", "BadRequest", 1),
-            incomplete("handled[19]", "failed", "no", "BadRequest", 1),
-            *(incomplete(f"handled[{n}]/draft", "skipped", "condition") for n in range(20, 40)),
-            incomplete("check", "partial"),
-        ),
-        run={"status": WorkflowStatus.PARTIALLY_COMPLETED},
-    )
-
-    found = [f"{each.subject} {each.predicate}" for each in explain_outcomes(run)]
-
-    assert run.run.shortfall == "2 elements failed, 9 elements partial, 1 sub-workflow partial"
-    assert found == [
-        f"the run ended partially_completed: {run.run.shortfall}",
-        "handled completed without 11 of its 40 elements",
-        "handled[0-8], check completed in part: some agents of its sub-workflow did not complete",
-        "handled[17, 19] ended failed after 1 retry: BadRequest: no",
-        "handled[20-39]/draft did not run: condition",
-    ]
-
-
-def test_a_failure_of_a_known_class_comes_with_its_advice() -> None:
-    broken = agent("a", status=AgentStatus.FAILED, error="no key")
-    last = attempt("a", 0, 1, outcome="failed", error="no key", error_class="AuthenticationFailed")
-
-    (found,) = explain_outcomes(history(broken, attempts=(last,)))
-
-    assert found.remedy == (
-        f"{AuthenticationFailed.advice}; "
-        "agentchord retry runs only the failed and cancelled agents again"
-    )
-
-
-def test_what_did_not_run_says_why() -> None:
-    run = history(
-        agent("up", status="cancelled", error="upstream failed: a", started_at=None),
-        agent("stop", status="cancelled", error="cancelled by the user", started_at=None),
-        agent("skip", status="skipped", error="condition is false: x > 1"),
-        run={"status": WorkflowStatus.CANCELLED, "error": "cancelled by the user"},
-    )
-
-    found = {each.agents: (each.reason, each.text) for each in explain_outcomes(run)}
-
-    assert found == {
-        (): (Reason.RUN_ENDED, "ended cancelled: cancelled by the user"),
-        ("up",): (Reason.UPSTREAM, "was cancelled: upstream failed: a"),
-        ("stop",): (Reason.CANCELLED, "was cancelled: cancelled by the user"),
-        ("skip",): (Reason.SKIPPED, "did not run: condition is false: x > 1"),
-    }
-
-
-def test_retries_recoveries_and_fallbacks_are_told() -> None:
-    run = history(
-        agent("a", retries=2),
-        attempts=(
-            attempt("a", 0, 1, outcome="failed", error="503", error_class="ServerFailure"),
-            attempt("a", 1, 2, number=2, outcome="lost", worker="w7"),
-            attempt("a", 3, 4, number=3),
-        ),
-        events=(
-            event(
-                "agent_fallback",
-                1,
-                agent="a",
-                data={
-                    "provider": "openai",
-                    "model": "gpt-4o",
-                    "error_class": "Overloaded",
-                    "next_provider": "anthropic",
-                    "next_model": "claude-haiku-4-5",
-                },
-            ),
-        ),
-    )
-
-    assert [(each.reason, each.text) for each in explain_outcomes(run)] == [
-        (Reason.RETRIED, "was retried once: 1 x ServerFailure; the last was 503"),
-        (Reason.RECOVERED, "was started again because its worker had died: w7"),
-        (
-            Reason.FALLBACK,
-            "went on with anthropic/claude-haiku-4-5 after Overloaded of openai/gpt-4o",
-        ),
-    ]
-
-
-def test_a_run_that_spent_most_of_its_time_waiting_says_where() -> None:
-    run = history(
-        agent("a", finished_at=at(10)),
-        attempts=(attempt("a", 1, 10),),
-        calls=(call("a", 8, 10),),
-    )
-
-    whole, longest = explain_time(run, timeline_of(run))
-
-    parts = (
-        "7.0 s waiting for limits, money or circuits, 2.0 s calling or working, "
-        "1.0 s waiting to be claimed"
-    )
-    assert whole.text == f"took 10.0 s; on its critical path (a): {parts}"
-    assert longest.agents == ("a",)
-    assert longest.remedy.startswith("agentchord limits")
-    assert explain_agent_time(run, timeline_of(run).agents[0])[0].text == (
-        f"took 10.0 s from the start of its level: {parts}"
-    )
-
-
-def test_agents_that_waited_most_of_their_time_are_named() -> None:
-    crowd = [agent(f"a{number}", finished_at=at(10)) for number in range(3)]
-    run = history(*crowd, attempts=tuple(attempt(one.name, 9, 10) for one in crowd))
-
-    *_, waiting = explain_time(run, timeline_of(run))
-
-    assert waiting.agents == ("a0", "a1", "a2")
-    assert waiting.text.startswith("spent most of the time waiting: 27.0 s waiting to be claimed")
-    assert waiting.remedy == "more workers, or a higher max_parallel_agents"
-
-
-def test_an_expensive_agent_is_compared_with_its_usual_and_its_planned_cost() -> None:
-    run = history(
-        agent("a"),
-        agent("b"),
-        calls=(
-            call("a", 0, 1, cost_usd=Decimal("0.09"), prompt_tokens=9000),
-            call("b", 0, 1, cost_usd=Decimal("0.01")),
-            call("b", 0, 1, cost_usd=Decimal("0.01"), outcome="ServerFailure"),
-        ),
-        usual_usd={"a": Decimal("0.03"), "b": Decimal("0.02")},
-    )
-
-    found = explain_money(run, {"a": Decimal("0.02"), "b": Decimal("0.02")})
-
-    assert [each.text for each in found] == [
-        "has spent $0.11 of $1 in 3 calls; most of it: a $0.09 (82%), b $0.02 (18%)",
-        "paid $0.01 (9% of the run) for calls that failed: ServerFailure",
-        "cost 2.8 times the planned $0.04",
-        (
-            "cost 3.0 times the usual amount ($0.09 instead of $0.03): "
-            "1 call, 9,000 tokens read, 20 written"
-        ),
-        (
-            "cost 4.5 times the planned amount ($0.09 instead of $0.02): "
-            "1 call, 9,000 tokens read, 20 written"
-        ),
-    ]
-
-
-def test_worst_cases_of_calls_that_nobody_saw_end_are_told() -> None:
-    run = history(agent("a"), calls=(call("a", 0, 1, kind="unconfirmed"),))
-
-    texts = [each.text for each in explain_money(run)]
-
-    assert "is booked at the worst case, $0.001, for calls whose end is not known" in texts
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (99, "99.0 s"), (180, "3 min"), (9000, "2.5 h")]
-)
-def test_durations_read_well(seconds: float, text: str) -> None:
-    assert seconds_of(seconds) == text

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.monitoring.wording import counted, names
+from app.monitoring.wording import counted, names, seconds_of
 from tests.support.names import spelled_out
 
 ELEMENTS = st.builds(
@@ -56,3 +56,10 @@ def test_the_elements_of_a_list_share_one_name(all_names: list[str], expected: s
 )
 def test_a_count_agrees_with_its_noun(number: int, noun: str, plural: str, expected: str) -> None:
     assert counted(number, noun, plural) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (99, "99.0 s"), (180, "3 min"), (9000, "2.5 h")]
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert seconds_of(seconds) == text

@@ -62,7 +62,7 @@ def costs(
     since: Annotated[
         str | None,
         typer.Option(
-            help="Show only calls since this time: 90m, 12h, 7d, 4w, or 2025-12-31 (UTC)."
+            help="Show only calls since this time: 90m, 12h, 7d, yesterday, or 2025-12-31 (UTC)."
         ),
     ] = None,
     estimates: Annotated[

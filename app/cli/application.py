@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from app.cli.messages import say
+from app.domain.plain_text import shown
 from app.errors import AgentChordError
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -202,4 +203,5 @@ def _usage_hint(error: typer.TyperException) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " | ".join(line.strip() for line in text.splitlines() if line.strip())
+    # Only a line break begins a line; str.splitlines would also split at characters that are shown.
+    return " | ".join(line.strip() for line in shown(text).split("\n") if line.strip())

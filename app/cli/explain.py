@@ -8,18 +8,18 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.attachments.reader import AttachmentReader
 from app.bootstrap import call_planner
 from app.cli.cluster import ask, find, transaction
 from app.cli.live_state import queues_of, read_live
-from app.cli.output import STYLES, console, print_json, printable
+from app.cli.output import STYLES, console, print_json, styled
 from app.cli.parameters import AsJson, RunId
 from app.concurrency.user_code import run_in_thread
 from app.configuration.settings import load_settings
 from app.domain.for_each import agent_of
+from app.domain.plain_text import shown_line
 from app.domain.suggestions import did_you_mean
 from app.errors import AgentChordError, WorkflowError
 from app.monitoring.explain import Live, explain_waits
@@ -191,14 +191,14 @@ def _show(subject: _Subject, findings: Sequence[Finding], unknown: Sequence[str]
     told = "completed in part" if agent is not None and agent.is_partial else state
     whose = f"run {subject.run_id}" + (f" ({run.workflow})" if not subject.prefix else "")
     whose = whose if agent is None else f"agent {subject.path} of {whose}"
-    printer.print(Text(f"{whose} is {told}", style=STYLES.get(state, "")))
+    printer.print(styled(f"{whose} is {told}", style=STYLES.get(state, "")))
     for note in unknown:
-        printer.print(Text(note, style="yellow"))
+        printer.print(styled(note, style="yellow"))
     printed = {""}
     for each in condensed(findings, MOST_OF_A_REASON):
-        printer.print(Text(printable(f"- {each.subject} {each.predicate}")))
+        printer.print(styled(shown_line(f"- {each.subject} {each.predicate}")))
         if each.remedy not in printed:
-            printer.print(Text(f"  -> {each.remedy}", style="dim"))
+            printer.print(styled(f"  -> {each.remedy}", style="dim"))
             printed.add(each.remedy)
     if not findings:
         printer.print("nothing is remarkable")

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from rich.text import Text
-
-from app.cli.output import STYLES, console, dollars, moment, printable, reason, seconds, table
+from app.cli.output import STYLES, console, dollars, moment, reason, seconds, styled, table
+from app.domain.plain_text import shown_line
 from app.monitoring.progress import AgentProgress
 from app.monitoring.whole_run import Incomplete, WholeRun, grouped_incomplete
 
@@ -31,7 +30,7 @@ def show_run(whole: WholeRun) -> None:
     ]
     for name, value in facts:
         if value:
-            printer.print(f"{name:<9} {value}", markup=False)
+            printer.print(f"{name:<9} {value}")
     streamed = any(agent.first_token_s is not None for agent in run.agents)
     rows = [
         (
@@ -56,7 +55,7 @@ def show_run(whole: WholeRun) -> None:
     printer.print(table(columns, rows))
     for agent in run.agents:
         if agent.sub_run_id is not None:
-            printer.print(f"{agent.name} is run {agent.sub_run_id}", markup=False)
+            printer.print(f"{agent.name} is run {agent.sub_run_id}")
 
     show_incomplete(whole.incomplete)
 
@@ -66,10 +65,10 @@ def show_incomplete(incomplete: Sequence[Incomplete]) -> None:
     printer = console()
     for number, group in enumerate(grouped_incomplete(incomplete)):
         if not number:
-            printer.print("\nwithout a whole result:", markup=False)
+            printer.print("\nwithout a whole result:")
         cause = reason(group.cause, ERROR_WIDTH)
         text = f"{group.names} {group.outcome.replace('_', ' ')}" + (f": {cause}" if cause else "")
-        printer.print(Text(f"  {printable(text)}", style=STYLES.get(group.outcome, "")))
+        printer.print(styled(f"  {shown_line(text)}", style=STYLES.get(group.outcome, "")))
 
 
 def _waiting(agent: AgentProgress) -> str:

@@ -372,18 +372,17 @@ def load_settings(**overrides: Any) -> Settings:
         ConfigurationError: If a setting is wrong. The message is one line. The line has the reason
             and the place. The place is a variable, or a file with a line and a key.
     """
-    check_dotenv(Path(DOTENV))
     try:
+        check_dotenv(Path(DOTENV))
         return Settings(**overrides)
     except ValidationError as error:
         raise ConfigurationError(explain_refusal(error, Settings, overrides, SECRETS)) from error
     except SettingsError as error:
         raise ConfigurationError(explain_decoding(error)) from error
     except WorkflowFileError as error:
-        hint = "" if error.line else f" (the file is named by {PREFIX}CONFIG)"
+        is_named = error.line or error.file == DOTENV
+        hint = "" if is_named else f" (the file is named by {PREFIX}CONFIG)"
         raise ConfigurationError(f"{error}{hint}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{DOTENV} is not UTF-8 text: save it as UTF-8") from error
 
 
 def agent_secret(name: str) -> SecretStr | None:

@@ -62,6 +62,7 @@ def check_dotenv(path: Path) -> None:
     Raises:
         ConfigurationError: If the file belongs to another user than root, or if every user may
             write to the file.
+        WorkflowFileError: If the file is not text in UTF-8.
     """
     try:
         found = path.stat()
@@ -78,6 +79,12 @@ def check_dotenv(path: Path) -> None:
             f"every user may write to {DOTENV} in {str(path.absolute().parent)!r}: check the file, "
             "then run `chmod o-w .env`"
         )
+    # The import is late because most processes have no such file. A folder with this name is
+    # ignored, and a pipe could be read only once.
+    if stat.S_ISREG(found.st_mode):
+        from app.documents.text import read_text
+
+        read_text(path)
 
 
 def explain_refusal(

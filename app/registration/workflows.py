@@ -6,7 +6,8 @@ evaluate its conditions and apply its schemas.
 
 from app.conditions.program import compiled
 from app.domain.agent import schema_of
-from app.domain.plain_text import find_control
+from app.domain.kinds import LLM
+from app.domain.plain_text import find_name_problem
 from app.domain.workflow import Workflow
 from app.errors import WorkflowError
 from app.registration.output_schemas import check_schema
@@ -22,6 +23,10 @@ def check_workflow(workflow: Workflow) -> None:
     _check_name(workflow.name, "the workflow's name", "name")
     for index, agent in enumerate(workflow.agents):
         _check_name(agent.module, f"agent {agent.name!r}: module", f"agents[{index}].module")
+        for place, option in enumerate(agent.options() if agent.kind == LLM else ()):
+            models = f"fallbacks[{place - 1}]" if place else "llm_config"
+            what = f"agent {agent.name!r}: {models}.model"
+            _check_name(option.model, what, f"agents[{index}].{models}.model")
         field = "condition"
         try:
             if condition := workflow.data_flow.condition(agent):
@@ -38,9 +43,5 @@ def check_workflow(workflow: Workflow) -> None:
 def _check_name(name: str, what: str, field: str) -> None:
     # Workflows that were stored by an earlier version may have such names. Therefore a workflow
     # that is read from Postgres is not checked here, and every output makes names visible.
-    if control := find_control(name):
-        raise WorkflowError(
-            f"{what} contains the character {control}, which controls terminals or turns text "
-            "around: remove it",
-            field=field,
-        )
+    if problem := find_name_problem(name):
+        raise WorkflowError(f"{what} {problem}", field=field)

@@ -303,7 +303,7 @@ def test_a_mistake_in_an_argument_is_refused() -> None:
 def test_a_dotenv_that_is_not_text_is_refused(folder: Path) -> None:
     (folder / ".env").write_bytes(b"OPENAI_API_KEY=\xff")
 
-    assert refusal() == ".env is not UTF-8 text: save it as UTF-8"
+    assert refusal() == ".env:1: is not UTF-8 text: save it as UTF-8"
 
 
 def test_the_chain_of_a_refusal_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

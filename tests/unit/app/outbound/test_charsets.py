@@ -22,6 +22,8 @@ CODECS = sorted(module.name for module in pkgutil.iter_modules(encodings.__path_
         ("Shift_JIS", "日本".encode("shift_jis"), "日本"),
         ("gb2312", "中文".encode("gb2312"), "中文"),
         ("utf-16", "é".encode("utf-16"), "é"),
+        ("utf-16", b"\xfe\xff\x00\xe9", "é"),
+        ("utf-16", b"\xe9\x00h\x00", "éh"),
         ("no-such-charset", "é".encode(), "é"),
         ("utf-8", b"\xff", "\ufffd"),
     ],

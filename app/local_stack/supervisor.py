@@ -199,7 +199,7 @@ class Supervisor:
                     env={
                         name: value
                         for name, value in self._environment.items()
-                        if name not in program.without
+                        if name.upper() not in program.without
                     },
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,

@@ -101,6 +101,72 @@ async def test_tasks_of_one_run_do_not_hold_up_another_run(sandbox: Sandbox) -> 
     await asyncio.gather(*costly, return_exceptions=True)
 
 
+async def test_an_answer_that_is_too_long_is_not_read(sandbox: Sandbox) -> None:
+    task = {"text": "'x'", "variables": {}}
+
+    with pytest.raises(SandboxLimit, match="answer of over 5 bytes"):
+        await sandbox.run("condition", task, ONE, max_answer_bytes=5)
+
+    assert children() == []
+    assert (await sandbox.run("condition", task, ONE))[1] == "x"
+
+
+async def test_a_task_ends_at_its_wall_time(sandbox: Sandbox) -> None:
+    with pytest.raises(SandboxLimit):
+        await sandbox.run("condition", endless(), ONE, wall_s=0.01)
+
+    assert children() == []
+
+
+async def test_a_process_that_ignores_the_request_to_end_is_killed(sandbox: Sandbox) -> None:
+    """A process under SIGSTOP notices no SIGTERM."""
+    waiting = asyncio.create_task(sandbox.run("condition", endless(), ONE))
+    await eventually(lambda: len(children()) == 1)
+    (process,) = children()
+    process.suspend()
+
+    waiting.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await eventually(lambda: not process.is_running())
+    assert await sandbox.run("schema", {"schema": {}, "value": 1}, ONE) == ("FIT", None)
+
+
+async def test_a_process_that_is_stopped_after_its_answer_takes_no_task(sandbox: Sandbox) -> None:
+    task = {"schema": {}, "value": 1}
+    await sandbox.run("schema", task, ONE)
+    (process,) = children()
+
+    for idle in sandbox._pools["schema"]._idle:
+        idle.stop()
+
+    assert await sandbox.run("schema", task, ONE) == ("FIT", None)
+    assert not process.is_running()
+
+
+async def test_queries_and_evaluations_have_places_of_their_own(sandbox: Sandbox) -> None:
+    costly = [asyncio.create_task(sandbox.run("condition", endless(), ONE)) for _ in range(4)]
+    other = [asyncio.create_task(sandbox.run("condition", endless(), OTHER)) for _ in range(4)]
+    await eventually(lambda: len(children()) == 2)
+    task = {
+        "dialect": "sqlite",
+        "address": "file::memory:",
+        "query": "SELECT 1 AS a",
+        "parameters": {},
+        "max_rows": 1,
+        "max_bytes": 1000,
+        "timeout_s": 60,
+    }
+
+    found = await sandbox.run("query", task, ONE)
+
+    assert found == ("ROWS", '{"columns":["a"],"rows":[[1]],"more":false}')
+    for waiting in [*costly, *other]:
+        waiting.cancel()
+    await asyncio.gather(*costly, *other, return_exceptions=True)
+
+
 async def test_no_process_is_left_when_the_sandbox_is_closed(sandbox: Sandbox) -> None:
     await sandbox.run("schema", {"schema": {}, "value": 1}, ONE)
 

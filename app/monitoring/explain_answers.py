@@ -44,7 +44,7 @@ def explain_answers(history: RunHistory) -> tuple[Finding, ...]:
 
 
 def _share(count: int, answers: int) -> str:
-    return "its only answer" if answers == 1 else f"{count} of {answers:,} answers"
+    return "the only answer" if answers == 1 else f"{count} of {answers:,} answers"
 
 
 def _outputs(count: int) -> str:

@@ -61,12 +61,8 @@ def _incomplete(one: Incomplete, history: RunHistory) -> Finding:
     if one.is_failure:
         return _failed(one, history)
     if one.outcome == PARTIAL:
-        text = cause_of(one)
-        return Finding(
-            reason=Reason.PARTIAL,
-            agents=agents,
-            text=text if text.startswith("completed") else f"completed in part: {text}",
-        )
+        text = f"completed in part: {cause_of(one)}"
+        return Finding(reason=Reason.PARTIAL, agents=agents, text=text)
     if one.outcome == AgentStatus.SKIPPED:
         text = f"did not run: {one.error or 'its condition was false'}"
         return Finding(reason=Reason.SKIPPED, agents=agents, text=text)
@@ -82,8 +78,9 @@ def _incomplete(one: Incomplete, history: RunHistory) -> Finding:
 def _failed(one: Incomplete, history: RunHistory) -> Finding:
     many = f" after {counted(one.retries, 'retry', 'retries')}" if one.retries else ""
     known = error_named(one.error_class) if one.error_class else None
-    # A retry of the run does not promise to repeat the agents of an inner run that has ended.
-    remedies = (known.advice if known else "", "" if "/" in one.path else RETRY)
+    # An inner run is retried only with its outer run, and only if the agent around it failed.
+    is_inside = "/" in one.path or history.run.part_of is not None
+    remedies = (known.advice if known else "", "" if is_inside else RETRY)
     cause = cause_of(one)
     return Finding(
         reason=Reason.FAILED,

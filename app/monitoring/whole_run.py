@@ -16,7 +16,7 @@ from app.domain.for_each import agent_of
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.monitoring.findings import MOST_NAMED
 from app.monitoring.progress import RunProgress, read_progress
-from app.monitoring.wording import names
+from app.monitoring.wording import counted, names
 from app.storage.run_tree import read_run_tree
 
 #: The outcome of an agent run that completed without a part of its result.
@@ -260,8 +260,9 @@ def grouped_incomplete(incomplete: Sequence[Incomplete]) -> list[IncompleteGroup
 def cause_of(one: Incomplete) -> str:
     """Return the reason why an agent run has no whole result, as a part of a sentence."""
     if one.outcome == PARTIAL and one.item_count is not None:
-        return f"completed without {one.missing:,} of its {one.item_count:,} elements"
+        verb = "has" if one.missing == 1 else "have"
+        return f"{one.missing:,} of {counted(one.item_count, 'element')} {verb} no whole result"
     if one.outcome == PARTIAL:
-        return "some agents of its sub-workflow did not complete"
+        return "not every agent of the sub-workflow completed"
     is_shown = one.is_failure and one.error_class and one.error
     return f"{one.error_class}: {one.error}" if is_shown else one.error or ""

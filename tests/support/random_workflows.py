@@ -61,6 +61,7 @@ def _draw_agent(
         "llm_config": {"model": "gpt-4o-mini", "max_tokens": 20},
         "prompt_template": generator.choice(prompts),
         "max_retries": 1,
+        "on_cut": "accept",
     }
     if kind == "list":
         return Agent(**fields | {"prompt_template": "{item}"}, for_each="things")

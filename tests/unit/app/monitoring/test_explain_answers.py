@@ -16,7 +16,7 @@ def test_a_cut_output_is_told_with_its_remedy() -> None:
 
     (cut,) = found
     assert (cut.reason, cut.agents) == (Reason.CUT, ("a",))
-    assert cut.text == "was cut at max_tokens in its only answer, and the output ends there"
+    assert cut.text == "was cut at max_tokens in the only answer, and the output ends there"
     assert "raise max_tokens" in cut.remedy
 
 

@@ -1,5 +1,9 @@
 """Failures, agents that did not run, and repeated attempts, in sentences."""
 
+from uuid import UUID
+
+import pytest
+
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.errors import AuthenticationFailed
 from app.monitoring.explain_outcomes import explain_outcomes
@@ -44,8 +48,8 @@ def test_elements_and_inner_agents_without_a_whole_result_are_all_named() -> Non
     assert run.run.shortfall == "2 elements failed, 9 elements partial, 1 sub-workflow partial"
     assert found == [
         f"the run ended partially_completed: {run.run.shortfall}",
-        "handled completed without 11 of its 40 elements",
-        "handled[0-8], check completed in part: some agents of its sub-workflow did not complete",
+        "handled completed in part: 11 of 40 elements have no whole result",
+        "handled[0-8], check completed in part: not every agent of the sub-workflow completed",
         "handled[17, 19] ended failed after 1 retry: BadRequest: no",
         "handled[20-39]/draft did not run: condition",
     ]
@@ -113,3 +117,17 @@ def test_retries_recoveries_and_fallbacks_are_told() -> None:
             "went on with anthropic/claude-haiku-4-5 after Overloaded of openai/gpt-4o",
         ),
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "part_of", "is_retried"),
+    [("a", None, True), ("a[1]", None, True), ("a/b", None, False), ("b", UUID(int=9), False)],
+)
+def test_a_retry_is_proposed_only_where_the_run_itself_is_retried(
+    path: str, part_of: UUID | None, is_retried: bool
+) -> None:
+    failed = incomplete(path, "failed", "no", "BadRequest")
+
+    (found,) = explain_outcomes(history(agent("a"), incomplete=(failed,), run={"part_of": part_of}))
+
+    assert ("agentchord retry" in found.remedy) == is_retried

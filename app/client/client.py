@@ -108,7 +108,7 @@ class Client:
     @cached_property
     def results(self) -> Results:
         """Methods for outcomes of runs: outputs, results, context."""
-        return Results(self.runs, self.workflows)
+        return Results(self.runs, self.workflows, self._shared.transactions)
 
     @cached_property
     def limits(self) -> Limits:

@@ -134,6 +134,8 @@ class Run(Table):
             postgresql_using="gin",
             postgresql_where="ancestors <> '{}'",
         ),
+        # The inner runs of an outermost run, for the views of whole runs.
+        Index("ix_runs_outermost", text("(ancestors[1])"), postgresql_where="ancestors <> '{}'"),
         Index("uq_runs_key", "key", unique=True, postgresql_where="key IS NOT NULL"),
         Index("ix_runs_rerun_of", "rerun_of", postgresql_where="rerun_of IS NOT NULL"),
         Index("ix_runs_prunable", "finished_at", postgresql_where="pruned_at IS NULL"),

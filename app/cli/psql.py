@@ -3,18 +3,22 @@
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 from psycopg.conninfo import make_conninfo
-from psycopg.pq import Conninfo
 
 from app.bootstrap import connected_settings, database_url
 from app.configuration.service_urls import read_postgres_url
 from app.embedded.programs import in_wheel, on_path
 from app.errors import AgentChordError
 
+#: Parameters that Postgres 15's psql knows; newer ones are defaults or choices of this library.
+PARAMETERS = (
+    *("host", "hostaddr", "port", "user", "password", "passfile", "dbname", "options"),
+    *("sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "channel_binding"),
+    *("connect_timeout", "target_session_attrs", "krbsrvname", "gsslib", "gssencmode"),
+)
 READ_ONLY = "-c default_transaction_read_only=on"
 
 
@@ -35,7 +39,8 @@ def psql(
             "there is no psql on this machine: install it (Debian: postgresql-client; macOS: brew "
             "install libpq), or use any other client of Postgres"
         )
-    parameters = _given(read_postgres_url(database_url(connected_settings())).parameters)
+    given = read_postgres_url(database_url(connected_settings())).parameters
+    parameters = {name: given[name] for name in PARAMETERS if given.get(name)}
     password = parameters.pop("password", None)
     if not write:
         parameters["options"] = f"{parameters.get('options', '')} {READ_ONLY}".strip()
@@ -47,11 +52,3 @@ def psql(
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends a statement of psql, not the session
     return running.wait()
-
-
-def _given(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Leave out the defaults of libpq, because an older psql does not know every parameter."""
-    defaults = {
-        option.keyword.decode(): (option.val or b"").decode() for option in Conninfo.get_defaults()
-    }
-    return {name: value for name, value in parameters.items() if value != defaults.get(name, "")}

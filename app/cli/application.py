@@ -18,7 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from app.cli.messages import say
-from app.errors import AgentChordError
+from app.errors import AgentChordError, SeveralMistakes
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 DEBUG = "--debug"
@@ -156,7 +156,9 @@ def execute(arguments: Sequence[str]) -> int:
 
 
 def explain(error: Exception) -> str:
-    """Return an error as one readable line."""
+    """Return an error as one readable line; several mistakes have one line each."""
+    if isinstance(error, SeveralMistakes):
+        return str(error)
     text = _one_line(str(error))
     if isinstance(error, AgentChordError):
         return text or type(error).__name__

@@ -15,7 +15,6 @@ from app.concurrency.user_code import run_in_thread
 from app.configuration.settings import load_settings
 from app.domain.money import round_up
 from app.domain.sub_workflow import named_workflows
-from app.domain.validation import validate_input
 from app.domain.workflow import Workflow
 from app.planning.forecast import UNREAD_TOKENS, AgentForecast, Forecast, forecast
 from app.planning.time_bounds import TimeBound, time_bounds
@@ -47,10 +46,8 @@ def plan(
     run_input = {**loaded.input, **given}
     settings = load_settings()
     providers = settings.all_providers()
-    acceptance = Acceptance(settings)
-    workflow = acceptance.check(loaded.workflow)
-    validate_input(workflow, run_input)
-    acceptance.check_calls(workflow)
+    with loaded.located(given):
+        workflow = Acceptance(settings).check(loaded.workflow, calls=True, run_input=run_input)
     found = forecast(
         workflow,
         run_input,

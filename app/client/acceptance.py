@@ -1,18 +1,24 @@
 """The steps before a workflow is stored: the workflow is completed, routed, and checked."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.configuration.settings import Settings
 from app.costs.pricing import Pricing
+from app.domain.input_validation import validate_input
+from app.domain.mistakes import Mistake, mistakes_of, refuse
+from app.domain.path_validation import find_missing_parts
 from app.domain.providers import routed
 from app.domain.scope import Scope
-from app.domain.sub_workflow import all_workflows, check_nesting, named_workflows, transformed
+from app.domain.sub_workflow import check_nesting, named_workflows, transformed
 from app.domain.workflow import Workflow
+from app.errors import WorkflowError
 from app.kinds.registry import KindRegistry
 from app.registration.calls import check_calls
-from app.registration.workflows import check_workflow
+from app.registration.workflows import check_workflow, mistakes_everywhere
 from app.storage.runs import with_stored_workflows
 
 
@@ -46,18 +52,49 @@ class Acceptance:
             scope.check_all("stored workflows belong to no tenant (embed the sub-workflows)")
         return self.check(await with_stored_workflows(connection, workflow))
 
-    def check(self, workflow: Workflow) -> Workflow:
-        """Fill in the providers of a workflow, check the workflow and return it.
+    async def accept(
+        self, connection: AsyncConnection, workflow: Workflow, scope: Scope
+    ) -> Workflow:
+        """Complete a workflow as ``complete`` does, check its calls as well, and return it.
 
         Raises:
-            WorkflowError: As in ``complete``. Sub-workflows of which only the name is given are not
-                checked.
+            WorkflowError: As in ``complete`` and in ``check_calls``.
+            UnknownModel: If the only mistake is a model without a price.
+            OutOfScope: As in ``complete``.
         """
-        found = transformed(workflow, partial(routed, providers=self._settings.all_providers()))
-        check_nesting(found, max_depth=self._settings.engine.max_depth)
-        for each in all_workflows(found):
-            check_workflow(each)
-            self._kinds.validate(each)
+        if named_workflows(workflow):
+            scope.check_all("stored workflows belong to no tenant (embed the sub-workflows)")
+        return self.check(await with_stored_workflows(connection, workflow), calls=True)
+
+    def check(
+        self, workflow: Workflow, *, calls: bool = False, run_input: Mapping[str, Any] | None = None
+    ) -> Workflow:
+        """Fill in the providers of a workflow, check the workflow and return it.
+
+        Args:
+            workflow: The workflow. Sub-workflows of which only the name is given are not checked.
+            calls: Whether to check the calls as well, as in ``check_calls``.
+            run_input: The input of a run, which is checked as well; None means no input.
+
+        Raises:
+            WorkflowError: As in ``complete``. All mistakes are in one error.
+            UnknownModel: If the only mistake is a model without a price.
+        """
+        mistakes: list[Mistake] = []
+        found = workflow
+        try:
+            found = transformed(workflow, partial(routed, providers=self._settings.all_providers()))
+            check_nesting(found, max_depth=self._settings.engine.max_depth)
+        except WorkflowError as error:
+            mistakes += error.mistakes
+        checks: list[Callable[[Workflow], object]] = [check_workflow, self._kinds.validate]
+        if calls and not mistakes:
+            checks.append(self._check_calls)
+        mistakes += mistakes_everywhere(found, checks)
+        mistakes += find_missing_parts(found)
+        if run_input is not None:
+            mistakes += mistakes_of(partial(validate_input, found, run_input))
+        refuse(mistakes)
         return found
 
     def check_calls(self, workflow: Workflow) -> None:
@@ -67,10 +104,27 @@ class Acceptance:
             UnknownModel: If a model has no price.
             WorkflowError: If a model does not accept a parameter of the agent.
         """
-        for each in all_workflows(workflow):
-            check_calls(
-                each,
-                providers=self._settings.all_providers(),
-                pricing=self._pricing,
-                default_max_tokens=self._settings.engine.default_max_tokens,
-            )
+        refuse(mistakes_everywhere(workflow, [self._check_calls]))
+
+    def check_input(self, workflow: Workflow, run_input: Mapping[str, Any]) -> None:
+        """Refuse an input that does not fit a workflow.
+
+        If the input has mistakes, the workflow is checked as well, so that the error has the
+        mistakes of both. Otherwise the workflow is checked later, before it is stored.
+
+        Raises:
+            WorkflowError: If the input does not fit.
+        """
+        try:
+            validate_input(workflow, run_input)
+        except WorkflowError:
+            self.check(workflow, calls=True, run_input=run_input)
+            raise
+
+    def _check_calls(self, workflow: Workflow) -> None:
+        check_calls(
+            workflow,
+            providers=self._settings.all_providers(),
+            pricing=self._pricing,
+            default_max_tokens=self._settings.engine.default_max_tokens,
+        )

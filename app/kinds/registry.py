@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from app.concurrency.user_code import UserCodeFailed, call
 from app.domain.agent import Agent
 from app.domain.kinds import FUNCTION, HTTP, LLM, WORKFLOW
+from app.domain.mistakes import refuse_all
 from app.domain.suggestions import did_you_mean, listed
 from app.domain.workflow import Workflow
 from app.errors import UnknownFunction, WorkflowError
@@ -72,20 +73,21 @@ class KindRegistry:
             WorkflowError: If a kind or a setting is wrong; the message names the agent. The error
                 has the path of the field.
         """
-        for index, agent in enumerate(workflow.agents):
-            if agent.kind in (LLM, WORKFLOW):
-                continue
-            field = f"agents[{index}]"
-            try:
-                kind = self.get(agent.kind)
-            except UnknownFunction as error:
-                raise WorkflowError(
-                    f"agent {agent.name!r}: {error}", field=f"{field}.kind"
-                ) from error
-            try:
-                call(partial(kind.validate, agent.config))
-            except UserCodeFailed as failed:
-                raise _refusal(agent, field, failed) from failed.error
+        refuse_all(
+            partial(self._validate, agent, f"agents[{index}]")
+            for index, agent in enumerate(workflow.agents)
+            if agent.kind not in (LLM, WORKFLOW)
+        )
+
+    def _validate(self, agent: Agent, field: str) -> None:
+        try:
+            kind = self.get(agent.kind)
+        except UnknownFunction as error:
+            raise WorkflowError(f"agent {agent.name!r}: {error}", field=f"{field}.kind") from error
+        try:
+            call(partial(kind.validate, agent.config))
+        except UserCodeFailed as failed:
+            raise _refusal(agent, field, failed) from failed.error
 
     def _load(self, name: str) -> AgentKind:
         offered = entry_points(group=GROUP)

@@ -4,9 +4,14 @@ Two libraries check the conditions and the schemas. When the workflow runs, the 
 evaluate its conditions and apply its schemas.
 """
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
 from app.conditions.program import compiled
-from app.domain.agent import schema_of
+from app.domain.agent import Agent, schema_of
+from app.domain.mistakes import Mistake, inside, mistakes_of, refuse_all
 from app.domain.plain_text import find_control
+from app.domain.sub_workflow import embedded
 from app.domain.workflow import Workflow
 from app.errors import WorkflowError
 from app.registration.output_schemas import check_schema
@@ -19,20 +24,54 @@ def check_workflow(workflow: Workflow) -> None:
         WorkflowError: If a name, a condition or a schema is not valid. The message names the agent,
             and the error has the path of the field.
     """
-    _check_name(workflow.name, "the workflow's name", "name")
+    checks = [partial(_check_name, workflow.name, "the workflow's name", "name")]
     for index, agent in enumerate(workflow.agents):
-        _check_name(agent.module, f"agent {agent.name!r}: module", f"agents[{index}].module")
-        field = "condition"
-        try:
-            if condition := workflow.data_flow.condition(agent):
-                compiled(condition)
-            field = "output_schema"
-            if agent.output_schema is not None:
-                check_schema(schema_of(agent.output_schema))
-        except WorkflowError as error:
-            raise WorkflowError(
-                f"agent {agent.name!r}: {field} {error}", field=f"agents[{index}].{field}"
-            ) from error
+        place = f"agents[{index}]"
+        what = f"agent {agent.name!r}: module"
+        checks += [
+            partial(_check_name, agent.module, what, f"{place}.module"),
+            partial(_check_condition, workflow, agent, place),
+            partial(_check_output_schema, agent, place),
+        ]
+    refuse_all(checks)
+
+
+def mistakes_everywhere(
+    workflow: Workflow, checks: Sequence[Callable[[Workflow], object]]
+) -> Iterator[Mistake]:
+    """Run checks on a workflow and on each of its sub-workflows, and yield all mistakes.
+
+    Args:
+        workflow: The outer workflow.
+        checks: Functions that raise the mistakes of one workflow.
+    """
+    for check in checks:
+        yield from mistakes_of(partial(check, workflow))
+    for index, agent in enumerate(workflow.agents):
+        if (inner := embedded(agent)) is not None:
+            found = mistakes_everywhere(inner, checks)
+            yield from inside(found, agent.name, f"agents[{index}].config.workflow")
+
+
+def _check_condition(workflow: Workflow, agent: Agent, place: str) -> None:
+    try:
+        if condition := workflow.data_flow.condition(agent):
+            compiled(condition)
+    except WorkflowError as error:
+        raise WorkflowError(
+            f"agent {agent.name!r}: condition {error}", field=f"{place}.condition"
+        ) from error
+
+
+def _check_output_schema(agent: Agent, place: str) -> None:
+    if agent.output_schema is None:
+        return
+    try:
+        check_schema(schema_of(agent.output_schema))
+    except WorkflowError as error:
+        raise WorkflowError(
+            f"agent {agent.name!r}: output_schema {error}", field=f"{place}.output_schema"
+        ) from error
 
 
 def _check_name(name: str, what: str, field: str) -> None:

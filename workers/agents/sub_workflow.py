@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.domain.input_validation import validate_input
 from app.domain.sub_workflow import embedded
-from app.domain.validation import validate_input
 from app.errors import RunConflict, SubWorkflowRefused, WorkflowError
 from app.storage.group_commit import persist
 from app.storage.sub_runs import SubRunAnswer, SubRunRequest, start_sub_run

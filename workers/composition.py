@@ -281,6 +281,7 @@ class Composition:
                 engine,
                 max_depth=settings.engine.max_depth,
                 thresholds=settings.engine.budget_thresholds,
+                schemas=schemas,
             ),
             conditions=ConditionEvaluator(self._sandbox),
             schemas=schemas,

@@ -1,5 +1,7 @@
 """`agentchord plan`: a forecast of a run's needs, before the run starts and without any call."""
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import asdict
 from math import isfinite
 from typing import Annotated, Any
@@ -12,12 +14,13 @@ from app.cli.output import console, dollars, print_json, table
 from app.cli.run_input import File, Inputs, load_workflow, read_input
 from app.client.acceptance import Acceptance
 from app.concurrency.user_code import run_in_thread
-from app.configuration.settings import load_settings
+from app.configuration.settings import Settings, load_settings
 from app.domain.money import round_up
 from app.domain.sub_workflow import named_workflows
 from app.domain.workflow import Workflow
 from app.planning.forecast import UNREAD_TOKENS, AgentForecast, Forecast, forecast
 from app.planning.time_bounds import TimeBound, time_bounds
+from app.sandbox.processes import Sandbox
 
 COLUMNS = (
     *("level>", "agent", "model", "calls>", "at most>", "input tokens>", "output tokens>"),
@@ -47,7 +50,7 @@ def plan(
     settings = load_settings()
     providers = settings.all_providers()
     with loaded.located(given):
-        workflow = Acceptance(settings).check(loaded.workflow, calls=True, run_input=run_input)
+        workflow = asyncio.run(_checked(settings, loaded.workflow, run_input))
     found = forecast(
         workflow,
         run_input,
@@ -69,6 +72,16 @@ def plan(
         print_json(_as_json(workflow, found, bounds, assumed))
     else:
         _show(workflow, found, bounds, assumed)
+
+
+async def _checked(
+    settings: Settings, workflow: Workflow, run_input: Mapping[str, Any]
+) -> Workflow:
+    sandbox = Sandbox()
+    try:
+        return await Acceptance(settings, sandbox).check_run(workflow, run_input)
+    finally:
+        sandbox.close()
 
 
 def _show(

@@ -1,6 +1,6 @@
 """The steps before a workflow is stored: the workflow is completed, routed, and checked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -8,17 +8,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.configuration.settings import Settings
 from app.costs.pricing import Pricing
+from app.domain.agent import schema_of
 from app.domain.input_validation import validate_input
+from app.domain.json_values import find_json_problem
 from app.domain.mistakes import Mistake, mistakes_of, refuse
 from app.domain.path_validation import find_missing_parts
 from app.domain.providers import routed
 from app.domain.scope import Scope
 from app.domain.sub_workflow import check_nesting, named_workflows, transformed
 from app.domain.workflow import Workflow
-from app.errors import WorkflowError
+from app.errors import OutputInvalid, WorkflowError
 from app.kinds.registry import KindRegistry
 from app.registration.calls import check_calls
+from app.registration.output_schemas import OutputSchemas, check_schema
 from app.registration.workflows import check_workflow, mistakes_everywhere
+from app.sandbox.processes import Sandbox
+from app.sandbox.turns import Turn
 from app.storage.runs import with_stored_workflows
 
 
@@ -27,10 +32,12 @@ class Acceptance:
 
     Args:
         settings: Settings with the providers, the prices and the maximum nesting.
+        sandbox: Applies large schemas to inputs.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sandbox: Sandbox) -> None:
         self._settings = settings
+        self._schemas = OutputSchemas(sandbox)
         self._pricing = Pricing(settings.costs, settings.all_providers())
         self._kinds = KindRegistry()
 
@@ -67,14 +74,14 @@ class Acceptance:
         return self.check(await with_stored_workflows(connection, workflow), calls=True)
 
     def check(
-        self, workflow: Workflow, *, calls: bool = False, run_input: Mapping[str, Any] | None = None
+        self, workflow: Workflow, *, calls: bool = False, others: Sequence[Mistake] = ()
     ) -> Workflow:
         """Fill in the providers of a workflow, check the workflow and return it.
 
         Args:
             workflow: The workflow. Sub-workflows of which only the name is given are not checked.
             calls: Whether to check the calls as well, as in ``check_calls``.
-            run_input: The input of a run, which is checked as well; None means no input.
+            others: Mistakes that other checks have found; they are raised in the same error.
 
         Raises:
             WorkflowError: As in ``complete``. All mistakes are in one error.
@@ -92,9 +99,7 @@ class Acceptance:
             checks.append(self._check_calls)
         mistakes += mistakes_everywhere(found, checks)
         mistakes += find_missing_parts(found)
-        if run_input is not None:
-            mistakes += mistakes_of(partial(validate_input, found, run_input))
-        refuse(mistakes)
+        refuse([*mistakes, *others])
         return found
 
     def check_calls(self, workflow: Workflow) -> None:
@@ -106,7 +111,31 @@ class Acceptance:
         """
         refuse(mistakes_everywhere(workflow, [self._check_calls]))
 
-    def check_input(self, workflow: Workflow, run_input: Mapping[str, Any]) -> None:
+    async def check_run(
+        self,
+        workflow: Workflow,
+        run_input: Mapping[str, Any],
+        tenant: str | None = None,
+        others: Sequence[Mistake] = (),
+    ) -> Workflow:
+        """Check a workflow, its calls and an input, and return the workflow as ``check`` does.
+
+        Args:
+            workflow: The workflow.
+            run_input: The input.
+            tenant: Tenant of the run.
+            others: Mistakes that other checks have found; they are raised in the same error.
+
+        Raises:
+            WorkflowError: If there are mistakes; all of them are in one error.
+            UnknownModel: If the only mistake is a model without a price.
+        """
+        found = await self._in_input(workflow, run_input, tenant)
+        return self.check(workflow, calls=True, others=[*others, *found])
+
+    async def check_input(
+        self, workflow: Workflow, run_input: Mapping[str, Any], tenant: str | None = None
+    ) -> None:
         """Refuse an input that does not fit a workflow.
 
         If the input has mistakes, the workflow is checked as well, so that the error has the
@@ -115,11 +144,24 @@ class Acceptance:
         Raises:
             WorkflowError: If the input does not fit.
         """
+        if found := await self._in_input(workflow, run_input, tenant):
+            self.check(workflow, calls=True, others=found)
+
+    async def _in_input(
+        self, workflow: Workflow, run_input: Mapping[str, Any], tenant: str | None
+    ) -> list[Mistake]:
+        mistakes = mistakes_of(partial(validate_input, workflow, run_input))
+        schema = schema_of(workflow.input_schema)
+        if schema is None or find_json_problem(run_input, "input"):
+            return mistakes
+        if mistakes_of(partial(check_schema, schema)):
+            return mistakes  # the check of the workflow names the mistake in the schema
+        turn = Turn(tenant, workflow.name)
         try:
-            validate_input(workflow, run_input)
-        except WorkflowError:
-            self.check(workflow, calls=True, run_input=run_input)
-            raise
+            found = await self._schemas.find_problems(run_input, schema, "input", turn)
+        except OutputInvalid as error:
+            return [*mistakes, WorkflowError(str(error), field="input_schema")]
+        return [*mistakes, *(WorkflowError(f"{path}: {text}", field=path) for path, text in found)]
 
     def _check_calls(self, workflow: Workflow) -> None:
         check_calls(

@@ -93,7 +93,7 @@ class Runs:
             ServiceUnavailable: If Postgres cannot be reached; in this case nothing is stored.
         """
         options = replace(options, tenant=self._scope.tenant_of_new_run(options.tenant))
-        self._acceptance.check_input(workflow, input_)
+        await self._acceptance.check_input(workflow, input_, options.tenant)
         wanted = _Wanted(workflow=workflow, input=input_, options=options)
         run_id = await self._enqueues.submit(wanted)
         await self._platform.scheduler.ask_for_admission(run_id)

@@ -16,6 +16,7 @@ from app.domain.agent import Agent, schema_of
 from app.domain.kinds import WORKFLOW
 from app.domain.sub_workflow import embedded
 from app.domain.suggestions import did_you_mean, listed
+from app.domain.workflow import Workflow
 
 _JOINT, _EITHER = ("allOf",), ("anyOf", "oneOf")
 _SCALARS = frozenset({"number", "integer", "boolean", "null"})
@@ -57,6 +58,18 @@ def shape_of(agent: Agent) -> Shape:
         schema = schema_of(agent.output_schema)
         one = Schema(part=schema, whole=schema)
     return one if agent.for_each is None else Items(element=one)
+
+
+def input_shape(workflow: Workflow) -> Shape:
+    """Return the shape of the input of a workflow's runs."""
+    schema = schema_of(workflow.input_schema)
+    return None if schema is None else Schema(part=schema, whole=schema)
+
+
+def keys_of(shape: Shape) -> dict[str, Shape]:
+    """Return the shapes of the keys that a schema lists."""
+    listed_keys = _listed(shape) if isinstance(shape, Schema) else ()
+    return {key: part_of_shape(shape, (key,)) for key in listed_keys}
 
 
 def find_missing(shape: Shape, path: Sequence[Any], seen: str) -> str | None:

@@ -1,8 +1,9 @@
 """Finds paths to parts that no output can have, before the output costs money.
 
-An agent with an ``output_schema`` tells the fields of its output, and a sub-workflow has one field
-for each inner agent. Prompts, attachments, mappings, conditions and the paths of lists are checked.
-The input is not checked here, because its values are checked when they are given.
+An agent with an ``output_schema`` tells the fields of its output, a sub-workflow has one field for
+each inner agent, and an ``input_schema`` tells the fields of the input. Prompts, attachments,
+mappings, conditions and the paths of lists are checked. The values of an input are checked when
+they are given.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from app.domain.agent import Agent
-from app.domain.condition import paths_in
+from app.domain.condition import INPUT, paths_in
 from app.domain.data_flow import DataFlow, templates
 from app.domain.for_each import INDEX, ITEM, source_of
 from app.domain.mistakes import Mistake, inside
@@ -18,7 +19,9 @@ from app.domain.output_shapes import (
     Schema,
     Shape,
     find_missing,
+    input_shape,
     is_no_list,
+    keys_of,
     part_of_shape,
     shape_of,
 )
@@ -43,8 +46,11 @@ def find_missing_parts(
         given: Shapes of values of the input; for a sub-workflow, the outputs of outer agents.
     """
     outputs = {agent.name: shape_of(agent) for agent in workflow.agents}
+    whole = input_shape(workflow)
+    given = {**keys_of(whole), **given}
     for index, agent in enumerate(workflow.agents):
         seen = {**given, **outputs, **_context(workflow.data_flow, agent, outputs)}
+        in_condition = {**seen, INPUT: whole}
         element = _element(agent, seen)
         mapped = {
             name: part_of_shape({**seen, **element}.get(source.root), source.path)
@@ -53,7 +59,7 @@ def find_missing_parts(
         for field, place, shapes in (
             *((field, place, {**seen, **element}) for field, place in _sources(agent)),
             *((field, place, {**seen, **element, **mapped}) for field, place in _prompts(agent)),
-            *(("condition", place, seen) for place in _in_condition(workflow, agent)),
+            *(("condition", place, in_condition) for place in _in_condition(workflow, agent)),
             *(("output_mapping", place, _own(agent)) for place in _written(agent)),
         ):
             name = agent.name if place.root == WHOLE else place.root

@@ -5,10 +5,10 @@ Every refusal is a WorkflowError that names the agent, shows the value and says 
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.domain.agent import Agent
-from app.domain.agent_validation import MAX_NAME_CHARS, validate_agent
+from app.domain.agent_validation import MAX_NAME_CHARS, schema_problem, validate_agent
 from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
 from app.domain.data_flow import DataFlow
 from app.domain.data_flow_validation import validate_data_flow
@@ -33,6 +33,7 @@ class Definition(Protocol):
     description: str
     agents: Sequence[Agent]
     allow_partial_completion: bool
+    input_schema: Any
     data_flow: DataFlow
 
 
@@ -82,6 +83,8 @@ def _validate_fields(workflow: Definition) -> None:
         found = "allow_partial_completion", f"is {value}: give True or False"
     if not found and not workflow.agents:
         found = "agents", "is empty: give at least one agent"
+    if not found and workflow.input_schema is not None:
+        found = schema_problem("input_schema", workflow.input_schema)
     if found:
         field, problem = found
         raise WorkflowError(f"workflow {workflow.name!r}: {field} {problem}", field=field)

@@ -6,6 +6,7 @@ evaluate its conditions and apply its schemas.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from app.conditions.program import compiled
 from app.domain.agent import Agent, schema_of
@@ -31,8 +32,14 @@ def check_workflow(workflow: Workflow) -> None:
         checks += [
             partial(_check_name, agent.module, what, f"{place}.module"),
             partial(_check_condition, workflow, agent, place),
-            partial(_check_output_schema, agent, place),
+            partial(
+                _check_schema,
+                agent.output_schema,
+                f"agent {agent.name!r}: ",
+                f"{place}.output_schema",
+            ),
         ]
+    checks.append(partial(_check_schema, workflow.input_schema, "", "input_schema"))
     refuse_all(checks)
 
 
@@ -63,15 +70,14 @@ def _check_condition(workflow: Workflow, agent: Agent, place: str) -> None:
         ) from error
 
 
-def _check_output_schema(agent: Agent, place: str) -> None:
-    if agent.output_schema is None:
+def _check_schema(schema: Any, whose: str, field: str) -> None:
+    if schema is None:
         return
     try:
-        check_schema(schema_of(agent.output_schema))
+        check_schema(schema_of(schema))
     except WorkflowError as error:
-        raise WorkflowError(
-            f"agent {agent.name!r}: output_schema {error}", field=f"{place}.output_schema"
-        ) from error
+        name = field.rpartition(".")[2]
+        raise WorkflowError(f"{whose}{name} {error}", field=field) from error
 
 
 def _check_name(name: str, what: str, field: str) -> None:

@@ -235,6 +235,8 @@ def _workflow(
         places = [(each, step_place(value, place_of(each.field or ""))) for each in error.mistakes]
         refuse(document.error(str(each), (*place, *inner)) for each, inner in places)
         raise
+    except InvalidJson as error:
+        raise document.error(str(error), (*place, "input_schema")) from error
 
 
 def _step(document: Document, place: Place, value: Any) -> Agent:

@@ -19,6 +19,7 @@ from app.configuration.functions import load_function
 from app.configuration.settings import agent_secret
 from app.domain.agent import AgentResult
 from app.domain.for_each import agent_of
+from app.domain.loaded import Loaded
 from app.domain.status import AgentStatus
 from app.errors import RecoveriesExhausted
 from app.events.signals import Signals
@@ -26,6 +27,7 @@ from app.events.texts import Publisher
 from app.failures.breakers import CircuitBreakers
 from app.failures.circuit import CircuitBackend
 from app.failures.handler import FailureHandler
+from app.kinds.functions import function_names
 from app.kinds.registry import KindRegistry
 from app.llm.cache import AnswerCache
 from app.llm.clients import Clients
@@ -115,6 +117,7 @@ class Composition:
         inflight: The agent runs in progress.
         planner: Plans calls.
         lanes: Runs lanes.
+        loaded: The names of the code that agents can use here; no queue is named.
         watchdog: Finds lost work and starts it again.
 
     Raises:
@@ -260,6 +263,12 @@ class Composition:
             imports=settings.imports,
             allow_addresses=settings.allow_addresses,
             secret=agent_secret,
+        )
+        self.loaded = Loaded(
+            queues=(),
+            tools=tools.names(),
+            functions=function_names(settings.imports),
+            kinds=kinds.names(),
         )
         return Agents(
             llm=LLMAgent(

@@ -8,7 +8,8 @@ import asyncio
 import gc
 import os
 import sys
-from collections.abc import Container, Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
@@ -31,6 +32,7 @@ from app.telemetry.redaction import Redactor
 from workers.composition import Backends, Composition
 from workers.flower_events import EVENT_OF_TYPE, FlowerEvents
 from workers.heartbeat import Heartbeat
+from workers.published import Publisher
 from workers.stored_limits import StoredLimits
 from workers.worker_metrics import WorkerMetrics
 
@@ -60,7 +62,7 @@ class Runtime:
         runtime.close()
     """
 
-    def __init__(self, worker: str, *, node: str, queues: Container[str]) -> None:
+    def __init__(self, worker: str, *, node: str, queues: Collection[str]) -> None:
         self.worker = worker
         self._node = node
         self._queues = queues
@@ -132,6 +134,11 @@ class Runtime:
         background["stored_limits"] = self._limits.follow(
             self._backends.limiter, self._parts.watchdog.deferred.look
         )
+        loaded = replace(self._parts.loaded, queues=sorted(self._queues))
+        self._publisher = Publisher(
+            platform.engine, worker=self.worker, node=self._node, loaded=loaded
+        )
+        background["published"] = self._publisher.run()
         if settings.monitoring.stream_events:
             background["events_relay"] = self._relay(settings.monitoring.stream_length).run()
         self._background = [
@@ -221,6 +228,7 @@ class Runtime:
             for task in pending:
                 task.cancel()
             await asyncio.wait(pending, timeout=CANCEL_STEP_S)
+        await self._publisher.close()
         self._heartbeat.stop()
         self._backends.flower_events.stop()
         self._backends.metrics.stop()

@@ -23,6 +23,7 @@ from app.monitoring.explain import Live, explain_waits
 from app.monitoring.explain_answers import explain_answers
 from app.monitoring.explain_cost import explain_agent_time, explain_money, explain_time
 from app.monitoring.explain_outcomes import explain_outcomes
+from app.monitoring.explain_unloaded import explain_unloaded
 from app.monitoring.explain_waited import explain_waited
 from app.monitoring.findings import Finding, condensed
 from app.monitoring.run_history import RunHistory, read_history
@@ -50,6 +51,7 @@ def explain(
     queues = queues_of(history.standing)
     live, unknown = read_live(queues) if queues else (Live(), list[str]())
     findings = _findings(history, timeline_of(history), live, agent)
+    findings[:0] = [each for each in _unloaded(history) if agent in (None, *each.agents)]
     if json:
         facts = {"run_id": run_id, "status": history.run.status, "agent": agent}
         print_json({**facts, "findings": [asdict(each) for each in findings], "unknown": unknown})
@@ -74,6 +76,17 @@ def _findings(
     if agent is None:
         return found
     return [replace(each, agents=(agent,)) for each in found if agent in each.agents]
+
+
+def _unloaded(history: RunHistory) -> list[Finding]:
+    """Return a finding for each open agent that names code which no live worker loads."""
+    run = history.run
+    if run.status.is_final:
+        return []
+    open_ = {each.name for each in run.agents if not each.status.is_final}
+    workflow = ask(lambda client: client.workflows.of_run(run.id))
+    workers = ask(lambda client: client.workflows.live_workers())
+    return list(explain_unloaded(workflow, workers, open_))
 
 
 def _planned(history: RunHistory) -> dict[str, Decimal]:

@@ -13,6 +13,7 @@ from app.bootstrap import call_planner
 from app.cli.output import console, dollars, print_json, table
 from app.cli.run_input import File, Inputs, load_workflow, read_input
 from app.client.acceptance import Acceptance
+from app.client.knowledge import Knowledge, read_knowledge
 from app.concurrency.user_code import run_in_thread
 from app.configuration.settings import Settings, load_settings
 from app.domain.money import round_up
@@ -50,7 +51,7 @@ def plan(
     settings = load_settings()
     providers = settings.all_providers()
     with loaded.located(given):
-        workflow = asyncio.run(_checked(settings, loaded.workflow, run_input))
+        workflow, _ = asyncio.run(_checked(settings, loaded.workflow, run_input))
     found = forecast(
         workflow,
         run_input,
@@ -76,10 +77,12 @@ def plan(
 
 async def _checked(
     settings: Settings, workflow: Workflow, run_input: Mapping[str, Any]
-) -> Workflow:
+) -> tuple[Workflow, Knowledge]:
+    known = await read_knowledge(settings)
     sandbox = Sandbox()
     try:
-        return await Acceptance(settings, sandbox).check_run(workflow, run_input)
+        acceptance = Acceptance(settings, sandbox)
+        return await acceptance.check_run(workflow, run_input, workers=known.workers), known
     finally:
         sandbox.close()
 

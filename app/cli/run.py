@@ -56,6 +56,7 @@ def run(
     loaded = load_workflow(file)
     run_input = {**loaded.input, **given}
     with loaded.located(given):
+        ask(lambda client: client.workflows.check(loaded.workflow, run_input))
         run_id = ask(lambda client: client.runs.enqueue(loaded.workflow, run_input, options))
     if follow:
         return follow_to_end(run_id, timeout_s=timeout, json=json)

@@ -11,6 +11,7 @@ from app.costs.pricing import Pricing
 from app.domain.agent import schema_of
 from app.domain.input_validation import validate_input
 from app.domain.json_values import find_json_problem
+from app.domain.loaded import Loaded, find_unloaded
 from app.domain.mistakes import Mistake, mistakes_of, refuse
 from app.domain.path_validation import find_missing_parts
 from app.domain.providers import routed
@@ -25,6 +26,7 @@ from app.registration.workflows import check_workflow, mistakes_everywhere
 from app.sandbox.processes import Sandbox
 from app.sandbox.turns import Turn
 from app.storage.runs import with_stored_workflows
+from app.storage.worker_loads import read_live
 
 
 class Acceptance:
@@ -55,9 +57,7 @@ class Acceptance:
                 name. Stored workflows belong to no tenant, so another tenant may have used that
                 name.
         """
-        if named_workflows(workflow):
-            scope.check_all("stored workflows belong to no tenant (embed the sub-workflows)")
-        return self.check(await with_stored_workflows(connection, workflow))
+        return self.check(await self._with_stored(connection, workflow, scope))
 
     async def accept(
         self, connection: AsyncConnection, workflow: Workflow, scope: Scope
@@ -69,18 +69,31 @@ class Acceptance:
             UnknownModel: If the only mistake is a model without a price.
             OutOfScope: As in ``complete``.
         """
+        whole = await self._with_stored(connection, workflow, scope)
+        return self.check(whole, calls=True)
+
+    async def _with_stored(
+        self, connection: AsyncConnection, workflow: Workflow, scope: Scope
+    ) -> Workflow:
         if named_workflows(workflow):
             scope.check_all("stored workflows belong to no tenant (embed the sub-workflows)")
-        return self.check(await with_stored_workflows(connection, workflow), calls=True)
+        return await with_stored_workflows(connection, workflow)
 
     def check(
-        self, workflow: Workflow, *, calls: bool = False, others: Sequence[Mistake] = ()
+        self,
+        workflow: Workflow,
+        *,
+        calls: bool = False,
+        workers: Sequence[Loaded] = (),
+        others: Sequence[Mistake] = (),
     ) -> Workflow:
         """Fill in the providers of a workflow, check the workflow and return it.
 
         Args:
             workflow: The workflow. Sub-workflows of which only the name is given are not checked.
             calls: Whether to check the calls as well, as in ``check_calls``.
+            workers: The names of the code that live workers load. If no live worker of an agent's
+                queue loads the code that the agent names, the workflow is refused.
             others: Mistakes that other checks have found; they are raised in the same error.
 
         Raises:
@@ -94,11 +107,14 @@ class Acceptance:
             check_nesting(found, max_depth=self._settings.engine.max_depth)
         except WorkflowError as error:
             mistakes += error.mistakes
+        is_routed = not mistakes
         checks: list[Callable[[Workflow], object]] = [check_workflow, self._kinds.validate]
-        if calls and not mistakes:
+        if calls and is_routed:
             checks.append(self._check_calls)
         mistakes += mistakes_everywhere(found, checks)
         mistakes += find_missing_parts(found)
+        if is_routed:
+            mistakes += find_unloaded(found, workers)
         refuse([*mistakes, *others])
         return found
 
@@ -111,12 +127,34 @@ class Acceptance:
         """
         refuse(mistakes_everywhere(workflow, [self._check_calls]))
 
+    async def check_before_run(
+        self,
+        connection: AsyncConnection,
+        workflow: Workflow,
+        run_input: Mapping[str, Any],
+        scope: Scope,
+    ) -> Workflow:
+        """Make all checks that are possible before a run; store nothing.
+
+        In addition to ``check_run``, stored sub-workflows and the names of the code that live
+        workers load are read from Postgres.
+
+        Raises:
+            WorkflowError: As in ``check_run``.
+            UnknownModel: As in ``check_run``.
+            OutOfScope: As in ``complete``.
+        """
+        whole = await self._with_stored(connection, workflow, scope)
+        workers = await read_live(connection)
+        return await self.check_run(whole, run_input, tenant=scope.tenant, workers=workers)
+
     async def check_run(
         self,
         workflow: Workflow,
         run_input: Mapping[str, Any],
+        *,
         tenant: str | None = None,
-        others: Sequence[Mistake] = (),
+        workers: Sequence[Loaded] = (),
     ) -> Workflow:
         """Check a workflow, its calls and an input, and return the workflow as ``check`` does.
 
@@ -124,14 +162,14 @@ class Acceptance:
             workflow: The workflow.
             run_input: The input.
             tenant: Tenant of the run.
-            others: Mistakes that other checks have found; they are raised in the same error.
+            workers: As in ``check``.
 
         Raises:
             WorkflowError: If there are mistakes; all of them are in one error.
             UnknownModel: If the only mistake is a model without a price.
         """
         found = await self._in_input(workflow, run_input, tenant)
-        return self.check(workflow, calls=True, others=[*others, *found])
+        return self.check(workflow, calls=True, workers=workers, others=found)
 
     async def check_input(
         self, workflow: Workflow, run_input: Mapping[str, Any], tenant: str | None = None

@@ -66,6 +66,10 @@ class KindRegistry:
             self._kinds[name] = self._load(name)
         return self._kinds[name]
 
+    def names(self) -> list[str]:
+        """Return the names of all kinds that this process can load, except llm and workflow."""
+        return list(dict.fromkeys([*self._kinds, *sorted(entry_points(group=GROUP).names)]))
+
     def validate(self, workflow: Workflow) -> None:
         """Check the kinds and settings of all agents, before a workflow is stored.
 

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict
+from decimal import Decimal
 from math import isfinite
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from app.attachments.reader import AttachmentReader
 from app.bootstrap import call_planner
@@ -19,7 +21,9 @@ from app.configuration.settings import Settings, load_settings
 from app.domain.money import round_up
 from app.domain.sub_workflow import named_workflows
 from app.domain.workflow import Workflow
-from app.planning.forecast import UNREAD_TOKENS, AgentForecast, Forecast, forecast
+from app.planning.expected_calls import UNREAD_TOKENS
+from app.planning.figures import AgentForecast, Forecast
+from app.planning.forecast import forecast
 from app.planning.time_bounds import TimeBound, time_bounds
 from app.sandbox.processes import Sandbox
 
@@ -51,7 +55,7 @@ def plan(
     settings = load_settings()
     providers = settings.all_providers()
     with loaded.located(given):
-        workflow, _ = asyncio.run(_checked(settings, loaded.workflow, run_input))
+        workflow, known = asyncio.run(_checked(settings, loaded.workflow, run_input))
     found = forecast(
         workflow,
         run_input,
@@ -60,6 +64,7 @@ def plan(
         retry=settings.retry,
         providers=providers,
         read=AttachmentReader(settings.attachments, in_thread=run_in_thread).read_here,
+        earlier=known.earlier,
     )
     bounds = time_bounds(
         found,
@@ -78,11 +83,12 @@ def plan(
 async def _checked(
     settings: Settings, workflow: Workflow, run_input: Mapping[str, Any]
 ) -> tuple[Workflow, Knowledge]:
-    known = await read_knowledge(settings)
+    known = await read_knowledge(settings, workflow)
     sandbox = Sandbox()
     try:
         acceptance = Acceptance(settings, sandbox)
-        return await acceptance.check_run(workflow, run_input, workers=known.workers), known
+        checked = await acceptance.check_run(known.workflow, run_input, workers=known.workers)
+        return checked, known
     finally:
         sandbox.close()
 
@@ -94,6 +100,8 @@ def _show(
     assumed: dict[str, Any],
 ) -> None:
     printer = console()
+    for line in _stops(found, workflow):
+        printer.print(Text(line, style="bold red"))
     levels = len(found.levels())
     title = f"{workflow.name}: {len(found.agents)} agents in {levels} level{'s' * (levels != 1)}"
     printer.print(table(COLUMNS, [_row(agent) for agent in found.agents], title=title))
@@ -103,18 +111,54 @@ def _show(
         f"critical path  {' -> '.join(found.critical_path)}",
         f"calls          {found.calls:,} expected",
         f"               {found.most_calls:,} at most, with all turns and retries",
-        f"cost           {dollars(found.expected_usd)} expected",
+        f"cost           {dollars(found.expected_usd)} expected{_range(found)}",
         f"               {dollars(found.bounds.once_usd)} at most, if nothing is retried",
         f"               {dollars(found.bounds.limit_usd)} at most, with every retry (the limits)",
         f"time           {_binding(bounds)}",
         *(f"               {_bound(bound)}" for bound in bounds[1:SHOWN_BOUNDS] if bound.seconds),
         *(f"prompt cache   {_cache(agent)}" for agent in found.agents if agent.cache),
-        f"assumed        {assumed['output_tokens']:,} tokens an answer, one round of tools, no "
-        "retry, no other run on the limits, "
+        f"assumed        {_lengths(found, assumed['output_tokens'])}, no retry, "
+        "no other run on the limits, "
         + ("calls take no time" if latency_s is None else f"{latency_s:g} s a call"),
     ]
     lines += [f"               {hint}" for hint in _not_counted(workflow, found)]
     printer.print("\n".join(lines), markup=False)
+
+
+def _stops(found: Forecast, workflow: Workflow) -> list[str]:
+    """Return a line for each budget that will, or may, stop the run."""
+    lines = [
+        f"{stop.budget} of {dollars(stop.limit_usd)} will stop agent {stop.agent!r}: "
+        f"{dollars(stop.spent_usd)} is expected to be spent before its call, which may cost "
+        f"{dollars(stop.hold_usd)}"
+        for stop in found.stops
+    ]
+    budget_usd = Decimal(str(workflow.cost_budget))
+    if not lines and found.range_usd is not None and found.range_usd[1] > budget_usd:
+        lines.append(
+            f"cost_budget of {dollars(budget_usd)} may stop the run: 9 of 10 runs cost between "
+            f"{dollars(found.range_usd[0])} and {dollars(found.range_usd[1])}"
+        )
+    return lines
+
+
+def _range(found: Forecast) -> str:
+    if found.range_usd is None:
+        return ""
+    low, high = found.range_usd
+    return f"; {dollars(low)} to {dollars(high)} in 9 of 10 runs"
+
+
+def _lengths(found: Forecast, output_tokens: int) -> str:
+    calling = [agent for agent in found.agents if agent.calls]
+    known = [agent for agent in calling if agent.earlier_runs]
+    if calling and len(known) == len(calling):
+        return f"answers as long as in {found.earlier_runs:,} earlier runs"
+    assumed = f"{output_tokens:,} tokens an answer, one round of tools"
+    if not known:
+        return assumed
+    names = ", ".join(agent.name for agent in calling if not agent.earlier_runs)
+    return f"answers as long as in earlier runs, but for {names}: {assumed}"
 
 
 def _not_counted(workflow: Workflow, found: Forecast) -> list[str]:
@@ -197,9 +241,12 @@ def _as_json(
         "calls": {"expected": found.calls, "most": found.most_calls},
         "cost_usd": {
             "expected": round_up(found.expected_usd),
+            "range": found.range_usd and [round_up(each) for each in found.range_usd],
             "worst_at_first_try": round_up(found.bounds.once_usd),
             "limit": round_up(found.bounds.limit_usd),
         },
+        "stops": [asdict(stop) for stop in found.stops],
+        "earlier_runs": found.earlier_runs,
         "time": {
             "at_least_s": least_s,
             "binding": asdict(bounds[0]) if least_s else None,
@@ -219,6 +266,7 @@ def _as_json(
                 "output_tokens": sum(call.usage.output_tokens for call in agent.calls),
                 "expected_usd": round_up(agent.expected_usd),
                 "worst_usd": round_up(agent.worst_usd),
+                "earlier_runs": agent.earlier_runs,
                 "attachments_unread": agent.unread,
                 "prompt_cache": agent.cache and asdict(agent.cache),
             }

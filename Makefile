@@ -17,7 +17,7 @@ SCRIPTS := scripts/setup scripts/peers .ci/run
 unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV CONDA_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults fuzz check format coverage bench bench-peers scale limits watching footprint layout lock clean
+.PHONY: help setup demo test faults fuzz check format coverage bench bench-peers scale limits watching footprint layout parameter-types lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ scale: setup ## what an agent costs in runs of 500 to 10,000, and among 200,000 
 
 watching: setup ## what metrics and the stream of events cost, in CPU per agent
 	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.benchmarks.watching $(ARGS)
+
+parameter-types: setup ## the types of the providers' parameters, from the installed SDKs
+	@$(BIN)/python -m tests.support.parameter_types
 
 layout: setup ## the tables of docs/architecture.md#layout, from the import contract
 	@$(BIN)/python -m tests.support.layout

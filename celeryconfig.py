@@ -9,12 +9,12 @@ from typing import Any
 
 from kombu import Queue
 
-from app.bootstrap import close_home, connected_settings, is_beat, redis_url
+from app.bootstrap import celery_settings, redis_url
 from app.celery import ADVANCE, SCHEDULER_QUEUE
 from app.configuration.service_urls import read_redis_url
 from app.storage.redis import celery_redis_url, tls_options
 
-_settings = connected_settings()
+_settings = celery_settings()
 
 _redis = read_redis_url(redis_url(_settings))
 broker_url = celery_redis_url(redis_url(_settings))
@@ -80,10 +80,7 @@ worker_send_task_events = False
 task_send_sent_event = False
 worker_cancel_long_running_tasks_on_connection_loss = False
 
-# Beat is for the user's own schedules; AgentChord itself does not need beat. The file of beat is a
-# pickle, so no other user may be able to write the file.
-if is_beat():
-    close_home(_settings)
+# Beat is for the user's own schedules; AgentChord itself does not need beat.
 beat_schedule_filename = str(_settings.home / "beat-schedule")
 
 timezone = "UTC"

@@ -5,8 +5,10 @@ given. ``Platform`` has the collaborators that clients and workers share.
 """
 
 import atexit
+import contextlib
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -25,7 +27,7 @@ from app.domain.protocols import PROTOCOLS
 from app.domain.providers import Provider
 from app.embedded import Services
 from app.embedded.folders import open_home
-from app.errors import EmbeddedServicesError
+from app.errors import AgentChordError
 from app.events.signals import Signals
 from app.llm.base import LLMClient
 from app.llm.credential_cache import CredentialCache
@@ -34,8 +36,11 @@ from app.planning.calls import CallPlanner
 from app.scheduler.dispatch import Dispatcher
 from app.scheduler.scheduler import Scheduler
 from app.storage.redis import connect_redis
+from app.storage.schema import refuse_newer
 from app.storage.session import create_engine
 
+#: Commands of Celery that call no provider.
+KEYLESS_COMMANDS = ("beat", "flower")
 #: The key for providers that need no key. The SDKs do not work without a key.
 NO_KEY = "none"
 
@@ -81,18 +86,46 @@ def running_database(settings: Settings) -> str | None:
     return postgres.start()
 
 
-def is_beat() -> bool:
-    """Return whether the command line of Celery is starting beat in this process."""
+def celery_settings() -> Settings:
+    """Return the connected settings for celeryconfig.py, as the command line of Celery needs them.
+
+    Beat and Flower start again without keys, because they call no provider. An error ends a command
+    of Celery with one line of text, but reaches every other program.
+    """
     context = click.get_current_context(silent=True)
-    return context is not None and context.info_name == "beat"
+    command = context.info_name if context else None
+    if context is None or context.find_root().command.name != "celery":
+        return connected_settings()
+    with ending_in_one_line():
+        if command in KEYLESS_COMMANDS:
+            restart_without_keys()
+        settings = connected_settings()
+        if command == "beat":
+            # The file of beat is a pickle, so no other user may be able to write the file.
+            open_home(settings.home)
+        if command == "flower":
+            refuse_newer(database_url(settings))
+        return settings
 
 
-def close_home(settings: Settings) -> None:
-    """Make the home private, or end this process with one line of text if it cannot be private."""
+def restart_without_keys() -> None:
+    """Replace this process with the same program without the keys of providers.
+
+    Only a new program has another environment for other processes of the machine
+    (``/proc/PID/environ``). Without this step, the keys would stay there until the process ends.
+    """
+    environment = load_settings().environment_without_keys()
+    if environment is not None:
+        sys.stdout.flush()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
+
+
+@contextlib.contextmanager
+def ending_in_one_line() -> Iterator[None]:
+    """End this process with one line of text after an error for which Celery shows a traceback."""
     try:
-        open_home(settings.home)
-    except EmbeddedServicesError as error:
-        # Celery would show a traceback.
+        yield
+    except AgentChordError as error:
         sys.stderr.write(f"Error: {error}\n")
         raise SystemExit(1) from error
 

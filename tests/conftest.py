@@ -37,7 +37,7 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-# The six subjects of tests/fuzz make 10,000 cases together.
+# The seven subjects of tests/fuzz make over 10,000 cases together.
 settings.register_profile(
     "fuzz",
     deadline=None,

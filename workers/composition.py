@@ -232,6 +232,7 @@ class Composition:
             money=backends.money(holds, platform.signals),
             texts=self._texts,
             counter=TokenCounter(clients=backends.clients, limiter=backends.limiter),
+            history=self._history,
         )
         rings: dict[str, Callable[[CallRing], CallRing]] = {
             "cache": partial(

@@ -21,6 +21,7 @@ from kombu.exceptions import OperationalError
 
 from app.domain.events import RunEvent
 from app.domain.for_each import agent_of
+from app.domain.plain_text import shown
 from app.domain.status import AgentStatus
 from app.errors import RecoveriesExhausted
 from app.storage.records import Ending
@@ -168,8 +169,8 @@ class FlowerEvents:
         text = value if isinstance(value, str) else repr(value)
         # The redactor does not recognise a secret that the first cut divides. The second cut
         # removes the rest of such a secret.
-        shown = self._redact(text[: 2 * MAX_CHARS])
-        return shown if len(shown) <= MAX_CHARS else f"{shown[:MAX_CHARS]}..."
+        plain = shown(self._redact(text[: 2 * MAX_CHARS]))
+        return plain if len(plain) <= MAX_CHARS else f"{plain[:MAX_CHARS]}..."
 
     def _put(self, kind: str, fields: dict[str, Any]) -> None:
         try:

@@ -5,6 +5,7 @@ import socket
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
 
@@ -47,6 +48,17 @@ def name_node(instance: Any = None, **_: Any) -> None:
     name, _, host = instance.hostname.partition("@")
     if name == "celery":
         instance.hostname = f"celery-{os.getpid()}@{host}"
+
+
+@celeryd_init.connect
+def find_local_modules(**_: Any) -> None:
+    """Find the modules of ``imports`` in the current folder, as ``agentchord worker`` does.
+
+    The command ``celery`` looks there only for its own application.
+    """
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 @celeryd_init.connect

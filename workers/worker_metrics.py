@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry, start_http_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.domain.plain_text import shown_line
 from app.domain.policies import MonitorConfig
 from app.outbound.own_hosts import own_hosts_only_wsgi
 from app.storage.group_commit import Delay, GroupCommit, Statement
@@ -131,12 +132,12 @@ class WorkerMetrics:
         if not self._config.enable_metrics:
             return
         agent, metrics = job.agent, self._metrics
-        metrics.attempts.labels(agent.provider, agent.module, _outcome(ending)).inc()
+        metrics.attempts.labels(agent.provider, shown_line(agent.module), _outcome(ending)).inc()
         metrics.attempt_seconds.labels(agent.provider).observe(time.time() - job.started_at)
         for reason, seconds in job.waits.by_reason_s.items():
             metrics.wait_seconds.labels(agent.provider, reason).observe(seconds)
         if job.clock.first_token_s is not None:
-            model = metrics.first_token_seconds.labels(agent.provider, agent.model)
+            model = metrics.first_token_seconds.labels(agent.provider, shown_line(agent.model))
             model.observe(job.clock.first_token_s)
 
     def booked(self, calls: Sequence[CallRecord]) -> None:
@@ -152,11 +153,12 @@ class WorkerMetrics:
         self._metrics.events_dropped.set_function(dropped)
 
     def _count_call(self, call: CallRecord) -> None:
-        metrics, model = self._metrics, (call.provider, call.model)
+        metrics, model = self._metrics, (call.provider, shown_line(call.model))
         metrics.calls.labels(*model, call.outcome).inc()
         if call.seconds is not None:
             metrics.call_seconds.labels(*model).observe(call.seconds)
-        metrics.cost_usd.labels(*model, call.module, call.kind).inc(max(float(call.cost_usd), 0.0))
+        purpose = *model, shown_line(call.module), call.kind
+        metrics.cost_usd.labels(*purpose).inc(max(float(call.cost_usd), 0.0))
         metrics.tokens.labels(*model, "input").inc(call.usage.prompt_tokens)
         metrics.tokens.labels(*model, "output").inc(call.usage.output_tokens)
 

@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from app.cli.messages import say
+from app.domain.plain_text import shown
 from app.errors import AgentChordError, SeveralMistakes
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -59,6 +60,9 @@ COMMANDS = (
     Command("schema", "schema:schema", "Print the JSON Schema of workflow files, for editors."),
     Command("runs", "runs:runs", "List the newest runs."),
     Command("status", "runs:status", "Show a run: its levels, agents, states, errors and costs."),
+    Command(
+        "output", "results:output", "Print the whole outputs of a run's agents, or of one agent."
+    ),
     Command("watch", "watch:watch", "Watch a run live: levels, agents, cost and waits."),
     Command("logs", "logs:logs", "Show the history of a run, from Postgres: a line per event."),
     Command(
@@ -72,6 +76,9 @@ COMMANDS = (
     Command("rerun", "control:rerun", "Run a workflow again from one of its agents on."),
     Command("costs", "costs:costs", "Show the costs of calls, including failed calls."),
     Command("costs reprice", "reprice:reprice", "Price calls again and book the difference."),
+    Command(
+        "psql", "psql:psql", "Open psql on the database of the runs and the ledger.", PASSED_ON
+    ),
     Command("prices", "prices:prices", "Show the price of a million tokens for each model."),
     Command("prune", "prune:prune", "Remove the payload of old runs, but never their costs."),
     Command("doctor", "doctor:doctor", "Check that everything a run needs is in place."),
@@ -198,4 +205,5 @@ def _usage_hint(error: typer.TyperException) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " | ".join(line.strip() for line in text.splitlines() if line.strip())
+    # Only a line break begins a line; str.splitlines would also split at characters that are shown.
+    return " | ".join(line.strip() for line in shown(text).split("\n") if line.strip())

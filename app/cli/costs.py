@@ -1,7 +1,7 @@
 """`agentchord costs`: the costs of calls, read from the ledger."""
 
 import sys
-from csv import writer
+from csv import QUOTE_ALL, writer
 from dataclasses import astuple, fields
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ from app.cli.output import answer, dollars, table
 from app.cli.parameters import read_since
 from app.costs.estimates import read_estimates
 from app.costs.reports import CostLine, costs_by, total_costs
-from app.domain.plain_text import shown
+from app.domain.plain_text import shown_cell
 
 
 class Dimension(StrEnum):
@@ -35,8 +35,6 @@ class Dimension(StrEnum):
     DAY = "day"
 
 
-#: Signs with which a formula begins in a spreadsheet, also in their full-width forms.
-FORMULA_SIGNS = tuple("=+-@＝＋－＠")  # noqa: RUF001  these are the full-width forms
 #: Columns that are shown only if they are not empty.
 RARE_COLUMNS = (
     ("cached tokens", "cached_tokens"),
@@ -61,7 +59,7 @@ def costs(
     since: Annotated[
         str | None,
         typer.Option(
-            help="Show only calls since this time: 90m, 12h, 7d, 4w, or 2025-12-31 (UTC)."
+            help="Show only calls since this time: 90m, 12h, 7d, yesterday, or 2025-12-31 (UTC)."
         ),
     ] = None,
     estimates: Annotated[
@@ -142,7 +140,8 @@ def _shown(value: int | Decimal) -> str:
 
 
 def _print_csv(lines: list[CostLine], by: str) -> None:
-    printer = writer(sys.stdout, lineterminator="\n")
+    # All cells are quoted, so that a separator inside a text never splits the text.
+    printer = writer(sys.stdout, lineterminator="\n", quoting=QUOTE_ALL)
     printer.writerow([by, *[field.name for field in fields(CostLine)][1:]])
     printer.writerows([_cell(cell) for cell in astuple(line)] for line in lines)
 
@@ -151,8 +150,4 @@ def _cell(value: Any) -> Any:
     """Return a value as a cell of CSV; a spreadsheet shows every text as text, not as a formula."""
     if isinstance(value, Decimal):
         return f"{value:f}"
-    if not isinstance(value, str):
-        return value
-    # A leading apostrophe is the sign of a text. Some spreadsheets skip blanks before a formula.
-    is_formula = value.lstrip().startswith(FORMULA_SIGNS) or value[:1] in ("\t", "\r", "\n")
-    return shown(f"'{value}" if is_formula else value)
+    return shown_cell(value) if isinstance(value, str) else value

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli.checks import Check, installation_checks
-from app.cli.output import STYLES, console, print_json
+from app.cli.output import STYLES, console, print_json, styled
 
 
 def doctor(
@@ -23,14 +23,10 @@ def doctor(
     for check in _all_checks():
         checks.append(check)
         if not json:
-            printer.print(
-                f"[{STYLES[check.level]}]{check.level:<4}[/]  {check.name:<15} ",
-                end="",
-                soft_wrap=True,
-            )
-            printer.print(check.finding, markup=False, soft_wrap=True)
+            printer.print(styled(f"{check.level:<4}", STYLES[check.level]), end="", soft_wrap=True)
+            printer.print(f"  {check.name:<15} {check.finding}", soft_wrap=True)
             if check.remedy:
-                printer.print(f"{'':<22} -> {check.remedy}", markup=False, soft_wrap=True)
+                printer.print(f"{'':<22} -> {check.remedy}", soft_wrap=True)
     if json:
         print_json(checks)
     return 1 if any(check.level == "fail" for check in checks) else 0

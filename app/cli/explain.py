@@ -7,16 +7,16 @@ from functools import partial
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from app.attachments.reader import AttachmentReader
 from app.bootstrap import call_planner
 from app.cli.cluster import ask, find, transaction
 from app.cli.live_state import queues_of, read_live
-from app.cli.output import STYLES, console, print_json, printable
+from app.cli.output import STYLES, console, print_json, styled
 from app.cli.parameters import AsJson, RunId
 from app.concurrency.user_code import run_in_thread
 from app.configuration.settings import load_settings
+from app.domain.plain_text import shown_line
 from app.domain.suggestions import did_you_mean
 from app.errors import AgentChordError, WorkflowError
 from app.monitoring.explain import Live, explain_waits
@@ -123,15 +123,15 @@ def _show(
     shown = history.agent(agent) if agent is not None else None
     state = shown.status if shown is not None else run.status
     whose = f"agent {agent} of run {run.id}" if shown is not None else f"run {run.id}"
-    printer.print(Text(f"{whose} ({run.workflow}) is {state}", style=STYLES.get(state, "")))
+    printer.print(styled(f"{whose} ({run.workflow}) is {state}", style=STYLES.get(state, "")))
     for note in unknown:
-        printer.print(Text(note, style="yellow"))
+        printer.print(styled(note, style="yellow"))
     printed = {""}
     for each in condensed(findings, MOST_OF_A_REASON):
         who = names(each.agents) if each.agents else "the run"
-        printer.print(Text(printable(f"- {who} {each.predicate}")))
+        printer.print(styled(shown_line(f"- {who} {each.predicate}")))
         if each.remedy not in printed:
-            printer.print(Text(f"  -> {each.remedy}", style="dim"))
+            printer.print(styled(f"  -> {each.remedy}", style="dim"))
             printed.add(each.remedy)
     if not findings:
         printer.print("nothing is remarkable")

@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 from aiohttp import web
 
-from app.bootstrap import connected_settings, redis_url
+from app.bootstrap import connected_settings, database_url, redis_url, restart_without_keys
 from app.cli.cluster import connect
 from app.cli.messages import tell
 from app.client.client import Client
 from app.configuration.settings import load_settings
 from app.errors import ConfigurationError
 from app.monitoring.exporter import Exporter
+from app.storage import schema
 from app.storage.redis import refuse_unsuitable
 
 PORT = 9464
@@ -28,7 +29,10 @@ def exporter(
     exporter reads the metrics for each request at /metrics. One exporter is enough for a cluster;
     workers serve their own metrics.
     """
-    refuse_unsuitable(redis_url(connected_settings()))
+    restart_without_keys()
+    settings = connected_settings()
+    refuse_unsuitable(redis_url(settings))
+    schema.refuse_newer(database_url(settings))
 
     async def serve(client: Client) -> None:
         live_state = client.live_state

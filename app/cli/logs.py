@@ -8,11 +8,10 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from rich.text import Text
 
 from app.cli.cluster import arriving, find, transaction
 from app.cli.messages import tell
-from app.cli.output import console, json_text, printable
+from app.cli.output import console, json_text, styled
 from app.cli.parameters import RunId
 from app.domain.events import Level
 from app.domain.suggestions import did_you_mean
@@ -111,8 +110,8 @@ def _tell(event: dict[str, Any], wanted: Wanted, show: Any) -> None:
 
 def _show(event: dict[str, Any], line: EventLine) -> None:
     at = f"{event['at']:%Y-%m-%d %H:%M:%S}.{event['at'].microsecond // 1000:03d}"
-    text = printable(f"{at}  {line.level:<7}  {line.subject}: {line.text}")
-    console().print(Text(text, style=COLOURS[line.level]), soft_wrap=True)
+    text = f"{at}  {line.level:<7}  {line.subject}: {line.text}"
+    console().print(styled(text, COLOURS[line.level]), soft_wrap=True)
 
 
 def _show_json(event: dict[str, Any], line: EventLine) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.messages import tell
-from app.domain.plain_text import json_shown, shown
+from app.domain.plain_text import json_shown, shown, shown_line
 
 # Lines in a pipe or a file are never cut or wrapped.
 UNLIMITED_WIDTH = 100_000
@@ -39,7 +39,15 @@ STYLES = {
 
 
 class PlainConsole(Console):
-    """A console in whose texts no character controls the terminal."""
+    """A console in whose texts no character controls the terminal, and no words are markup.
+
+    Rich drops some control characters of a text. Therefore they become visible before Rich reads
+    the text: here if the text is a string, and in ``styled`` if it is a ``Text``.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a string as it is: words such as ``[red]`` and ``:smile:`` stay words."""
+        return super().render_str(shown(text), **options | {"markup": False, "emoji": False})
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -91,7 +99,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
         title: Heading of the table.
     """
     box = SIMPLE_HEAD if sys.stdout.isatty() else None
-    made = Table(title=title or None, title_justify="left", box=box, pad_edge=False)
+    made = Table(title=shown_line(title) or None, title_justify="left", box=box, pad_edge=False)
     for heading in columns:
         right = heading.endswith(">")
         made.add_column(
@@ -101,8 +109,19 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
             overflow="fold",
         )
     for row in rows:
-        made.add_row(*(Text(str(cell), style=STYLES.get(str(cell), "")) for cell in row))
+        made.add_row(*(styled(str(cell), STYLES.get(str(cell), "")) for cell in row))
     return made
+
+
+def styled(text: str, style: str = "", **options: Any) -> Text:
+    """Return a text with a style; what cannot be seen in the text becomes visible.
+
+    Args:
+        text: The text.
+        style: A style of Rich.
+        options: Further arguments of ``Text``.
+    """
+    return Text(shown(text), style=style, **options)
 
 
 def dollars(amount: Decimal, *, places: int = 6, signed: bool = False) -> str:
@@ -129,18 +148,13 @@ def seconds(start: datetime | None, end: datetime | None) -> str:
 
 def shorten(text: str, width: int) -> str:
     """Return a text as one line, and cut the line to at most ``width`` characters."""
-    flat = " ".join(text.split())
+    flat = shown_line(text)
     return flat if len(flat) <= width else f"{flat[: width - 1]}…"
-
-
-def printable(text: str) -> str:
-    """Return a text without the characters that control a terminal."""
-    return "".join(each if each.isprintable() else " " for each in text)
 
 
 def reason(error: str | None, width: int) -> str:
     """Return an error as one line; shorten the line only on a terminal."""
-    flat = " ".join((error or "").split())
+    flat = shown_line(error or "")
     return shorten(flat, width) if console().is_terminal else flat
 
 

@@ -10,6 +10,7 @@ RunId = Annotated[
     str, typer.Argument(metavar="RUN", help="Id of a run, or the beginning of its id.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DAYS = {"today": timedelta(0), "yesterday": timedelta(days=1)}
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -23,8 +24,8 @@ def read_since(text: str | None, *, now: datetime) -> datetime | None:
     """Read the start of a period.
 
     Args:
-        text: An age, or a date or time in ISO 8601 (UTC if no zone is given); None means that the
-            period has no start.
+        text: An age, ``today``, ``yesterday``, or a date or time in ISO 8601; a day begins in UTC,
+            and a time without a zone is in UTC. None means that the period has no start.
         now: The current time.
 
     Raises:
@@ -34,10 +35,13 @@ def read_since(text: str | None, *, now: datetime) -> datetime | None:
         return None
     if (age := read_age(text)) is not None:
         return now - age
+    if text in DAYS:
+        return now.replace(hour=0, minute=0, second=0, microsecond=0) - DAYS[text]
     try:
         start = datetime.fromisoformat(text)
     except ValueError as error:
         raise typer.BadParameter(
-            f"--since {text!r} is not a time: give 90m, 12h, 7d, 4w, or a date such as 2025-12-31"
+            f"--since {text!r} is not a time: give 90m, 12h, 7d, 4w, today, yesterday, or a date "
+            "such as 2025-12-31"
         ) from error
     return start if start.tzinfo else start.replace(tzinfo=UTC)

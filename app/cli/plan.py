@@ -122,7 +122,7 @@ def _show(
         + ("calls take no time" if latency_s is None else f"{latency_s:g} s a call"),
     ]
     lines += [f"               {hint}" for hint in _not_counted(workflow, found)]
-    printer.print("\n".join(lines), markup=False)
+    printer.print("\n".join(lines))
 
 
 def _stops(found: Forecast, workflow: Workflow) -> list[str]:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -51,7 +51,7 @@ def beat(context: typer.Context) -> None:
 
     AgentChord itself needs no beat: its watchdog runs in every worker. Other options go to Celery.
     """
-    _become("-A", "app", "beat", *context.args, without=load_settings().key_variables())
+    _become("-A", "app", "beat", *context.args, keyless=True)
 
 
 def flower(
@@ -74,8 +74,7 @@ def flower(
     set, a new password is made and printed together with the user.
     """
     own = f"--address={address}", f"--port={port}", f"--logging={logging}"
-    without = load_settings().key_variables()
-    _become("-A", "app", "flower", *own, *context.args, without=without)
+    _become("-A", "app", "flower", *own, *context.args, keyless=True)
 
 
 def queues_of(words: Sequence[str], agents: Sequence[str]) -> tuple[str, ...]:
@@ -110,9 +109,14 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:end], words[end:]
 
 
-def _become(*arguments: str, without: Collection[str] = ()) -> NoReturn:
-    """Replace this process with Celery's command, without some environment variables."""
+def _become(*arguments: str, keyless: bool = False) -> NoReturn:
+    """Replace this process with Celery's command, without the keys of providers if they are none.
+
+    Args:
+        *arguments: Arguments of Celery.
+        keyless: Whether the new process gets no keys.
+    """
     sys.stdout.flush()
-    inherited = inherited_environment()
-    kept = {name: value for name, value in inherited.items() if name not in without}
+    environment = load_settings().environment_without_keys() if keyless else None
+    kept = environment or inherited_environment()
     os.execve(sys.executable, [sys.executable, "-m", "celery", *arguments], kept)  # noqa: S606

@@ -8,10 +8,10 @@ from typing import Self, TextIO
 
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.text import Text
 
 from app.cli.messages import tell
-from app.cli.output import STYLES, console, dollars, printable, reason, seconds, shorten
+from app.cli.output import STYLES, console, dollars, reason, seconds, shorten, styled
+from app.domain.plain_text import shown_line
 from app.domain.status import AgentStatus
 from app.events.texts import Piece
 from app.monitoring.progress import AgentProgress, RunProgress
@@ -80,7 +80,7 @@ class LineView:
 
     def _tell_text(self, agent: str, line: str) -> None:
         if line.strip():
-            self.note(f"  {agent} | {printable(line)}")
+            self.note(f"  {agent} | {shown_line(line)}")
 
     def _show_agent(self, agent: AgentProgress) -> None:
         tenths = agent.items_ended * 10 // agent.item_count if agent.item_count else 0
@@ -146,31 +146,31 @@ def picture(run: RunProgress, texts: Mapping[str, str] | None = None) -> Group:
         run: The run.
         texts: The end of each agent's streamed text; the text is shown while that agent runs.
     """
-    parts: list[RenderableType] = [Text(summary(run), style=STYLES.get(run.status, ""))]
+    parts: list[RenderableType] = [styled(summary(run), STYLES.get(run.status, ""))]
     widths = [
         max((len(text) for text in texts), default=0)
         for texts in zip(*(_cells(agent) for agent in run.agents), strict=True)
     ]
     for level, agents in enumerate(run.levels()):
         style = "bold" if level == run.level and not run.status.is_final else ""
-        parts.append(Text(f"level {level + 1}: {_counted(agents)}", style=style))
+        parts.append(styled(f"level {level + 1}: {_counted(agents)}", style=style))
         for agent in agents if len(run.agents) <= MAX_AGENTS_SHOWN else _notable(agents):
             cells = zip(_cells(agent), widths, strict=True)
             line = "  ".join(text.ljust(width) for text, width in cells)
-            parts.append(Text(f"  {line}", STYLES[agent.status], no_wrap=True))
+            parts.append(styled(f"  {line}", STYLES[agent.status], no_wrap=True))
             if agent.status is AgentStatus.RUNNING and (said := (texts or {}).get(agent.name)):
-                end = " ".join(printable(said).split())[-TEXT_WIDTH:]
-                parts.append(Text(f"      {end}", "dim", no_wrap=True))
+                end = shown_line(said)[-TEXT_WIDTH:]
+                parts.append(styled(f"      {end}", "dim", no_wrap=True))
             if agent.error:
-                parts.append(Text(f"      {shorten(agent.error, ERROR_WIDTH)}", style="red"))
+                parts.append(styled(f"      {shorten(agent.error, ERROR_WIDTH)}", style="red"))
     return Group(*parts)
 
 
 def _cells(agent: AgentProgress) -> tuple[str, ...]:
     return (
         f"{MARKS.get(agent.status, '!')} {agent.label}",
-        agent.module,
-        agent.model,
+        shown_line(agent.module),
+        shown_line(agent.model),
         seconds(agent.started_at, agent.finished_at) or str(agent.status),
         _cost(agent),
     )

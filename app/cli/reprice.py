@@ -24,7 +24,7 @@ def reprice(
     since: Annotated[
         str | None,
         typer.Option(
-            help="Price only calls booked since this time: 90m, 12h, 7d, 4w, or 2025-12-31 (UTC)."
+            help="Price only calls booked since this time: 90m, 7d, yesterday, or 2025-12-31 (UTC)."
         ),
     ] = None,
     dry_run: Annotated[

@@ -3,7 +3,6 @@
 import contextlib
 import sys
 from dataclasses import asdict
-from json import dumps
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -12,7 +11,7 @@ import typer
 from app.cli.cluster import ask
 from app.cli.follow import exit_code, follow, missing_worker_hints, wait_for_end
 from app.cli.messages import say
-from app.cli.output import answer, console, print_json, shorten
+from app.cli.output import answer, console, json_text, print_json, shorten
 from app.cli.parameters import AsJson
 from app.cli.progress_views import LineView, best_view
 from app.cli.run_input import File, Inputs, load_workflow, read_input
@@ -96,9 +95,9 @@ def show_outputs(outputs: dict[str, Any]) -> None:
     """Print the outputs, and shorten each output to ``OUTPUT_WIDTH`` characters."""
     printer = console()
     for name, output in outputs.items():
-        text = output if isinstance(output, str) else dumps(output, ensure_ascii=False)
-        printer.print(f"\n{name}:", style="bold", markup=False)
-        printer.print(f"  {shorten(text, OUTPUT_WIDTH)}", markup=False)
+        text = output if isinstance(output, str) else json_text(output)
+        printer.print(f"\n{name}:", style="bold")
+        printer.print(f"  {shorten(text, OUTPUT_WIDTH)}")
 
 
 def outputs_of(run_id: UUID) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from app.documents.files import read_document
+from app.documents.text import read_text
 from app.domain.json_text import read_json
 from app.domain.suggestions import shortened
 from app.errors import InvalidJson
@@ -78,7 +79,7 @@ def _read(word: str) -> dict[str, Any]:
         raise typer.BadParameter(f"--input {word!r} is not an input: {FORMS}")
     if key.endswith(":"):
         return {key[:-1]: _json(value, word)}
-    return {key: _text(value[1:], word) if value.startswith("@") else value}
+    return {key: read_text(value[1:]) if value.startswith("@") else value}
 
 
 def _object(value: Any, word: str) -> dict[str, Any]:
@@ -104,10 +105,3 @@ def _json(text: str, word: str) -> Any:
         return read_json(text, "its value", pairs=build)
     except InvalidJson as error:
         raise typer.BadParameter(f"--input {shortened(word)}: {error}") from error
-
-
-def _text(path: str, word: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"--input {word!r} cannot be read: {error}") from error

@@ -25,7 +25,7 @@ def show_run(run: RunProgress) -> None:
     ]
     for name, value in facts:
         if value:
-            printer.print(f"{name:<9} {value}", markup=False)
+            printer.print(f"{name:<9} {value}")
     streamed = any(agent.first_token_s is not None for agent in run.agents)
     rows = [
         (
@@ -50,7 +50,7 @@ def show_run(run: RunProgress) -> None:
     printer.print(table(columns, rows))
     for agent in run.agents:
         if agent.sub_run_id is not None:
-            printer.print(f"{agent.name} is run {agent.sub_run_id}", markup=False)
+            printer.print(f"{agent.name} is run {agent.sub_run_id}")
 
 
 def _waiting(agent: AgentProgress) -> str:

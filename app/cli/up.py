@@ -5,6 +5,7 @@ import contextlib
 import signal
 import sys
 from asyncio import get_running_loop
+from collections.abc import Collection
 from json import dumps
 from typing import Annotated, Any, NoReturn
 
@@ -13,6 +14,8 @@ import typer
 from app.bootstrap import connected_settings, database_url, redis_url
 from app.cli.cluster import postgres_place, redis_place
 from app.cli.messages import say, tell
+from app.client.process import close_process, process
+from app.configuration.sections import DEFAULT_BUCKET
 from app.configuration.settings import Settings
 from app.local_stack import stack
 from app.local_stack.supervisor import Supervisor, inherited_environment
@@ -64,8 +67,11 @@ def up(
     schema.upgrade(database_url(settings))
     with contextlib.ExitStack() as services:
         variables: dict[str, str] = {}
+        # The simulator has no limits, so only limits that somebody has chosen apply to it.
+        lifted = set(settings.provider_names) - settings.rate_limits.keys() if simulator else set()
         if simulator:
-            variables = stack.simulated(services.enter_context(run_in_process()), settings)
+            simulated = stack.simulated(services.enter_context(run_in_process()), settings)
+            variables = simulated | stack.unlimited(lifted)
             # Users of the simulator often run the examples.
             examples = ("app.examples.tools", "app.examples.functions")
             imports = dict.fromkeys([*settings.imports, *examples])
@@ -81,7 +87,7 @@ def up(
             scheduler_threads=scheduler_threads,
             log_folder=settings.home / "log" if log_files else None,
         )
-        facts = _facts(settings, workers)
+        facts = _facts(settings, workers) | {"limits": _limits(settings, lifted)}
         if simulator:
             facts["simulator"] = {key: variables[key] for key in variables if "BASE_URL" in key}
         asyncio.run(_serve(supervisor, facts, json=json))
@@ -108,6 +114,26 @@ def _facts(settings: Settings, workers: int) -> dict[str, Any]:
     }
 
 
+def _limits(settings: Settings, lifted: Collection[str]) -> dict[str, str]:
+    """Return the limit of each provider's requests, for the ready line.
+
+    Args:
+        settings: The settings.
+        lifted: The providers whose built-in limits do not apply.
+    """
+    table = process().run(lambda client: client.limits.read())
+    close_process()
+    told = {}
+    for provider in settings.provider_names:
+        limit = table.values[f"{provider}/{DEFAULT_BUCKET}"]["requests_per_minute"]
+        built_in = limit.source == "built-in"
+        if limit.value is None or (built_in and provider in lifted):
+            told[provider] = "none"
+        else:
+            told[provider] = f"{limit.value:,}/min{' (built-in)' if built_in else ''}"
+    return told
+
+
 def _say_ready(facts: dict[str, Any], *, json: bool) -> None:
     count = facts["workers"]
     text = (
@@ -116,6 +142,8 @@ def _say_ready(facts: dict[str, Any], *, json: bool) -> None:
     )
     if simulator := facts.get("simulator"):
         text += f", simulator at {simulator['OPENAI_BASE_URL']}"
+    limits = ", ".join(f"{provider} {limit}" for provider, limit in facts["limits"].items())
+    text += f"; limits of requests: {limits}"
     tell(dumps(facts) if json else text)
 
 

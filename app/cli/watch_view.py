@@ -8,8 +8,9 @@ from rich.console import Group
 from rich.live import Live as Screen
 from rich.text import Text
 
-from app.cli.output import STYLES, console, dollars, printable, shorten
+from app.cli.output import STYLES, console, dollars, shorten, styled
 from app.cli.progress_views import MARKS
+from app.domain.plain_text import shown
 from app.domain.status import AgentStatus
 from app.events.texts import Piece
 from app.monitoring.activity import Activity
@@ -44,7 +45,7 @@ class WatchView:
     def __exit__(self, *_: object) -> None:
         self._screen.stop()
         for note in self._notes:
-            self._console.print(note, markup=False)
+            self._console.print(note)
 
     def update(self, activity: Activity, live: Live) -> None:
         """Store the activity of the run and the live state of the cluster for the next picture."""
@@ -192,6 +193,7 @@ def _bar(share: float) -> str:
 
 
 def _line(text: str, width: int, style: str = "") -> Text:
-    line = Text(printable(text), style=style, no_wrap=True, overflow="ellipsis")
+    text = shown(text).translate({ord(each): " " for each in "\t\n"})
+    line = styled(text, style, no_wrap=True, overflow="ellipsis")
     line.truncate(width, overflow="ellipsis")
     return line

@@ -1,20 +1,18 @@
 """The events of all runs, for services: live from Redis, or from the history."""
 
-import asyncio
 import os
 import socket
 from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import suppress
+from contextlib import aclosing
 from functools import partial
 
+from app.client.client import Client
 from app.client.process import process, transaction
 from app.domain.events import RunEvent, checked_after
 from app.events.stream import consume
 from app.storage.event_log import last_id, parse_event, read_all, read_horizon
 
 PAGE = 500
-#: Seconds between two attempts to end an iteration whose last step still runs.
-CLOSE_STEP_S = 0.01
 
 
 class EventBus:
@@ -64,11 +62,7 @@ class EventBus:
                 reached, the iterator waits for Redis.
             ValueError: If the group has no name, or if ``after`` or ``stale_s`` is out of range.
         """
-        events = _live(group, consumer, after, stale_s)
-        try:
-            yield from process().iterate(lambda _: events)
-        finally:
-            process().loop.run(_close(events))
+        yield from process().iterate(partial(_live, group, consumer, after, stale_s))
 
     async def consume_async(
         self,
@@ -79,13 +73,10 @@ class EventBus:
         stale_s: float = 60.0,
     ) -> AsyncGenerator[RunEvent, None]:
         """Do the same as ``consume``, for a caller on an event loop."""
-        events = _live(group, consumer, after, stale_s)
-        loop = process().loop
-        try:
-            while True:
-                yield await loop.run_async(_next(events))
-        finally:
-            await loop.run_async(_close(events))
+        events = process().iterate_async(partial(_live, group, consumer, after, stale_s))
+        async with aclosing(events):
+            async for event in events:
+                yield event
 
     def history(self, after: int | None = 0) -> Iterator[RunEvent]:
         """Read the events of all runs from Postgres: the events after a given event, up to now.
@@ -111,29 +102,15 @@ def _history(after: int) -> Iterator[RunEvent]:
 
 
 async def _live(
-    group: str, consumer: str | None, after: int | None, stale_s: float
+    group: str, consumer: str | None, after: int | None, stale_s: float, client: Client
 ) -> AsyncGenerator[RunEvent, None]:
     """Iterate on the client's loop."""
     if not isinstance(group, str) or not group:
         raise ValueError(f"group is {group!r}: give the name of the service, such as 'mailer'")
     if not isinstance(stale_s, int | float) or not stale_s > 0:
         raise ValueError(f"stale_s is {stale_s!r}: give seconds above 0")
-    client = process().client
     name = consumer or f"{socket.gethostname()}:{os.getpid()}"
     begin = await client.transaction(last_id) if after is None else checked_after(after)
     member = client.history.consumer(group, name, after=begin, stale_s=stale_s)
     async for document in consume(member):
         yield parse_event(document)
-
-
-async def _next(events: AsyncGenerator[RunEvent, None]) -> RunEvent:
-    return await anext(events)
-
-
-async def _close(events: AsyncGenerator[RunEvent, None]) -> None:
-    """End the iteration; while its cancelled last step is still running, try again."""
-    while True:
-        with suppress(RuntimeError):
-            await events.aclose()
-            return
-        await asyncio.sleep(CLOSE_STEP_S)

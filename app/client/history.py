@@ -1,7 +1,7 @@
 """The histories and the live texts of runs that are going, and the stream of all events."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -60,7 +60,7 @@ class History:
         self._runs = runs
         self._feed = feed
 
-    async def events(self, run_id: UUID, after: int) -> AsyncIterator[Event]:
+    async def events(self, run_id: UUID, after: int) -> AsyncGenerator[Event, None]:
         """Follow the history and the live texts of a run, from an event on, until the run ends.
 
         Raises:

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.bootstrap import Platform
 from app.client.transactions import Transactions
-from app.rate_limits.stored import LimitTable, check_block, limit_table
+from app.rate_limits.stored import LimitTable, check_block, check_model_name, limit_table
 from app.storage import limits
 
 
@@ -40,6 +40,7 @@ class Limits:
             ConfigurationError: If a key or a value is not allowed.
         """
         check_block(provider, model, values, self._settings.provider_names)
+        check_model_name(model)
         await self._transactions.run(lambda c: limits.set_limits(c, provider, model, values))
         await self._signals.send_limits_changed()
         return await self.read()

@@ -15,6 +15,7 @@ from app.configuration.settings import load_settings
 from app.domain.bounds import Bounds
 from app.domain.json_text import write_json
 from app.domain.json_values import find_json_problem
+from app.domain.plain_text import find_name_problem
 from app.domain.policies import MonitorConfig
 from app.domain.suggestions import shortened
 from app.errors import WorkflowError
@@ -203,6 +204,8 @@ def _check(event_type: str, facts: dict[str, Any]) -> None:
             f"event_type is {event_type[:MAX_NAME]!r}: give it 1 to {MAX_NAME} characters",
             field="event_type",
         )
+    if problem := find_name_problem(event_type):
+        raise WorkflowError(f"event_type {problem}", field="event_type")
     if found := find_json_problem(facts, "data"):
         raise WorkflowError(f"event {event_type!r}: {' '.join(found)}", field=found[0])
     if (size := len(write_json(facts))) > MAX_DATA_BYTES:

@@ -3,20 +3,26 @@
 So the synchronous and the asynchronous API run the same code. A caller can use any loop.
 """
 
+import asyncio
 import atexit
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.bootstrap import build_platform
 from app.client.client import Client
 from app.concurrency.once import once
+from app.errors import AgentChordError
 from app.loop_thread import LoopThread
 
 Result = TypeVar("Result")
+
+#: Seconds between two attempts to end an iteration whose last step still runs.
+CLOSE_STEP_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,10 @@ class Process:
 
     def run(self, step: Callable[[Client], Awaitable[Result]]) -> Result:
         """Run a step with the client, and return its result."""
-        return self.loop.run(_on_loop(step, self.client))
+        try:
+            return self.loop.run(_on_loop(step, self.client))
+        except AgentChordError as error:
+            raise brief(error)  # noqa: B904 - brief keeps the cause
 
     async def run_async(self, step: Callable[[Client], Awaitable[Result]]) -> Result:
         """Run a step with the client, for a caller on another loop.
@@ -42,28 +51,76 @@ class Process:
         Raises:
             NoEventLoop: If the caller is not on an asyncio loop.
         """
-        return await self.loop.run_async(_on_loop(step, self.client))
+        try:
+            return await self.loop.run_async(_on_loop(step, self.client))
+        except AgentChordError as error:
+            raise brief(error)  # noqa: B904 - brief keeps the cause
 
     def close(self) -> None:
         """Close the connections and the loop."""
         self.loop.run(self.client.close())
         self.loop.close()
 
-    def iterate(self, begin: Callable[[Client], AsyncIterator[Result]]) -> Iterator[Result]:
-        """Iterate synchronously over an asynchronous iterator of the client."""
+    def iterate(
+        self, begin: Callable[[Client], AsyncGenerator[Result, None]]
+    ) -> Generator[Result, None, None]:
+        """Iterate over an asynchronous generator of the client, without a loop."""
+        items = _Items(begin)
+        try:
+            while item := self.run(items.following):
+                yield item[0]
+        finally:
+            self.run(items.close)
 
-        async def beginning() -> AsyncIterator[Result]:
-            return begin(self.client)
+    async def iterate_async(
+        self, begin: Callable[[Client], AsyncGenerator[Result, None]]
+    ) -> AsyncGenerator[Result, None]:
+        """Iterate over an asynchronous generator of the client, for a caller on another loop."""
+        items = _Items(begin)
+        try:
+            while item := await self.run_async(items.following):
+                yield item[0]
+        finally:
+            await self.run_async(items.close)
 
-        items = self.loop.run(beginning())
 
-        async def following() -> list[Result]:
-            async for item in items:
-                return [item]
-            return []
+class _Items(Generic[Result]):
+    """An asynchronous generator of the client. The methods are steps on the client's loop.
 
-        while item := self.loop.run(following()):
-            yield item[0]
+    Args:
+        begin: Makes the generator.
+    """
+
+    def __init__(self, begin: Callable[[Client], AsyncGenerator[Result, None]]) -> None:
+        self._begin = begin
+        self._items: AsyncGenerator[Result, None] | None = None
+
+    async def following(self, client: Client) -> list[Result]:
+        """Return the next item in a list; the list is empty if there is none."""
+        if self._items is None:
+            self._items = self._begin(client)
+        async for item in self._items:
+            return [item]
+        return []
+
+    async def close(self, client: Client) -> None:  # noqa: ARG002 - a step gets the client
+        """End the generator; while its cancelled last step is still running, try again."""
+        while self._items is not None:
+            with suppress(RuntimeError):
+                await self._items.aclose()
+                return
+            await asyncio.sleep(CLOSE_STEP_S)
+
+
+def brief(error: AgentChordError) -> AgentChordError:
+    """Return an error without the frames of the client's loop, which tell a program nothing.
+
+    The cause is not printed either, because the error's message has the reason. The cause stays in
+    ``__context__``.
+    """
+    error.__context__ = error.__cause__ or error.__context__
+    error.__cause__ = None  # this also hides the context
+    return error.with_traceback(None)
 
 
 async def _on_loop(step: Callable[[Client], Awaitable[Result]], client: Client) -> Result:

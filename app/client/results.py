@@ -1,18 +1,121 @@
 """The outcomes of runs: outputs, results of agents, contexts, and workflows with results."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from app.client.runs import Runs
 from app.client.workflows import Workflows
 from app.domain.agent import AgentResult
-from app.domain.status import AgentStatus
+from app.domain.money import readable
+from app.domain.status import WorkflowStatus
+from app.domain.suggestions import did_you_mean
 from app.domain.workflow import Workflow
-from app.errors import RunConflict
-from app.storage.runs import AgentRunRecord
+from app.errors import OutputInvalid, RunConflict, WorkflowError
+from app.storage.runs import AgentRunRecord, RunRecord
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    Models = Mapping[str, type[BaseModel]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """The state of a run at one moment: the status, the cost and the results so far.
+
+    Attributes:
+        record: The stored record of the run, with all facts.
+        results: Results of all agents by name, as in ``Run.results``.
+        models: The pydantic models of the agents' outputs, by agent name, as far as this process
+            knows the models.
+
+    Example:
+        state = await run.state()
+        if state.status.is_final:
+            print(state.outputs["writer"], state.cost)
+    """
+
+    record: RunRecord
+    results: Mapping[str, AgentResult]
+    models: "Models"
+
+    @property
+    def status(self) -> WorkflowStatus:
+        """State of the run."""
+        return self.record.status
+
+    @property
+    def error(self) -> str | None:
+        """The reason why the run failed or was stopped; None if there is no such reason."""
+        return self.record.error
+
+    @property
+    def cost(self) -> Decimal:
+        """Dollars that the run has spent so far, including failed and retried calls."""
+        return readable(self.record.spent_usd)
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """Outputs of the agents that have completed, by agent name, without single items.
+
+        Raises:
+            RunConflict: If the outputs were removed (`agentchord prune`).
+        """
+        self._check_kept()
+        return {
+            name: result.output
+            for name, result in self.results.items()
+            if result.is_success() and "[" not in name
+        }
+
+    def result(self, agent: str, model: "type[BaseModel] | None" = None) -> Any:
+        """Return the output of an agent, as an object of a pydantic model if there is one.
+
+        Args:
+            agent: Name of the agent, or of an item of a for_each, such as ``triage[3]``.
+            model: Model of the output. None means the model that the agent has as its
+                ``output_schema``, if this process has enqueued the run.
+
+        Returns:
+            The output. With a model, the output of an agent with a for_each is a list of objects,
+            with None for each item that has no output.
+
+        Raises:
+            WorkflowError: If the run has no such agent.
+            RunConflict: If the agent has no output, or if the outputs were removed.
+            OutputInvalid: If the output does not fit the model.
+        """
+        self._check_kept()
+        if (found := self.results.get(agent)) is None:
+            raise WorkflowError(
+                f"run {self.record.id} has no agent {agent!r}{did_you_mean(agent, self.results)}"
+            )
+        if not found.is_success():
+            raise RunConflict(
+                f"agent {agent!r} has no output, because it is {found.status}"
+                + (f": {found.error}" if found.error else "")
+            )
+        model = model or self.models.get(agent.partition("[")[0])
+        return found.output if model is None else _as_model(found, agent, model)
+
+    def _check_kept(self) -> None:
+        if (pruned_at := self.record.pruned_at) is not None:
+            raise RunConflict(
+                f"the outputs of run {self.record.id} were removed on {pruned_at:%Y-%m-%d}"
+            )
+
+
+def models_of(workflow: Workflow) -> "Models":
+    """Return the pydantic models of a workflow's agents, by agent name."""
+    return {
+        agent.name: agent.output_schema
+        for agent in workflow.agents
+        if hasattr(agent.output_schema, "model_validate")
+    }
 
 
 class Results:
@@ -29,19 +132,21 @@ class Results:
         self._runs = runs
         self._workflows = workflows
 
+    async def state(self, run_id: UUID, models: "Models | None" = None) -> RunState:
+        """Return the state of a run.
+
+        The record is read first, so that a run that has ended has all its results.
+        """
+        record = await self._runs.read(run_id)
+        return RunState(record=record, results=await self.by_agent(run_id), models=models or {})
+
     async def outputs(self, run_id: UUID) -> dict[str, Any]:
         """Return, by agent name, the output of every agent that has completed.
 
         Raises:
             RunConflict: If the outputs were removed (`agentchord prune`).
         """
-        if (pruned_at := (await self._runs.read(run_id)).pruned_at) is not None:
-            raise RunConflict(f"the outputs of run {run_id} were removed on {pruned_at:%Y-%m-%d}")
-        return {
-            agent.name: agent.output
-            for agent in await self._runs.agents(run_id)
-            if agent.status is AgentStatus.COMPLETED and agent.parent_id is None
-        }
+        return (await self.state(run_id)).outputs
 
     async def context(self, run_id: UUID) -> dict[str, Any]:
         """Return the run's shared context: the run's input, and the values of ``output_mapping``.
@@ -72,6 +177,17 @@ class Results:
             agent.status = stored.status
             agent.result = _result(stored)
         return workflow
+
+
+def _as_model(result: AgentResult, name: str, model: "type[BaseModel]") -> Any:
+    try:
+        if "items" not in result.metadata:
+            return model.model_validate(result.output)
+        return [None if each is None else model.model_validate(each) for each in result.output]
+    except ValueError as error:  # also pydantic's error
+        raise OutputInvalid(
+            f"the output of agent {name!r} does not fit {model.__name__}: {error}"
+        ) from error
 
 
 def _with_items(agents: Sequence[AgentRunRecord]) -> list[AgentRunRecord]:

@@ -1,30 +1,52 @@
 """The run handle, which ``enqueue`` returns."""
 
-from collections.abc import Iterator, Mapping
+import asyncio
+import inspect
+import warnings
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
+from app.client.client import Client
 from app.client.history import Event
 from app.client.process import process
+from app.client.results import RunState, models_of
 from app.domain.agent import AgentResult
 from app.domain.events import checked_after
+from app.domain.money import readable
 from app.domain.run_options import RunOptions
 from app.domain.status import WorkflowStatus
 from app.domain.workflow import Workflow
 from app.errors import UnknownRun
 from app.storage.runs import RunRecord
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from app.client.results import Models
+
+Result = TypeVar("Result")
+
+BLOCKS_LOOP = (
+    "this waits for Postgres and meanwhile blocks the event loop: use enqueue_async, `await "
+    "run.wait_async()`, `await run.state()` or `async for event in run.aevents()`; call any other "
+    "method with `await asyncio.to_thread(...)`"
+)
+
 
 class Run:
     """A handle of one run; every property reads the run's current state from Postgres.
 
-    The methods block the thread of the caller. Each property makes a query of its own. So code on
-    an event loop waits with ``wait_async``. A program that follows many runs reads the events of
-    all runs from one ``EventBus``.
+    The properties and most methods block the thread of the caller. On an event loop, they warn with
+    a RuntimeWarning. Code on a loop uses ``await run.wait_async()``, ``await run.state()`` and
+    ``async for event in run.aevents()``. A program that follows many runs reads the events of all
+    runs from one ``EventBus``.
 
     Args:
         id_: Id of the run; any process can make a handle from the id.
+        models: The pydantic models of the agents' outputs, by agent name. ``enqueue`` takes the
+            models from the workflow.
 
     Raises:
         UnknownRun: If there is no such run; every method may raise this error.
@@ -35,8 +57,9 @@ class Run:
             print(run.outputs["writer"], run.cost)
     """
 
-    def __init__(self, id_: str | UUID) -> None:
+    def __init__(self, id_: str | UUID, models: "Models | None" = None) -> None:
         self._id = _uuid(id_)
+        self._models = models or {}
 
     def __repr__(self) -> str:
         return f"Run({self.id!r})"
@@ -59,7 +82,7 @@ class Run:
     @property
     def cost(self) -> Decimal:
         """Dollars that the run has spent so far, including failed and retried calls."""
-        return self.record.spent_usd
+        return readable(self.record.spent_usd)
 
     @property
     def outputs(self) -> dict[str, Any]:
@@ -68,7 +91,7 @@ class Run:
         Raises:
             RunConflict: If the outputs were removed (`agentchord prune`).
         """
-        return process().run(lambda client: client.results.outputs(self._id))
+        return _blocking(lambda client: client.results.outputs(self._id))
 
     @property
     def context(self) -> dict[str, Any]:
@@ -77,7 +100,7 @@ class Run:
         Raises:
             RunConflict: If inputs and outputs were removed (`agentchord prune`).
         """
-        return process().run(lambda client: client.results.context(self._id))
+        return _blocking(lambda client: client.results.context(self._id))
 
     @property
     def results(self) -> dict[str, AgentResult]:
@@ -86,12 +109,42 @@ class Run:
         The result of an agent with items includes the cost and the tokens of all its items. So a
         sum over all results must leave out either the items or that agent.
         """
-        return process().run(lambda client: client.results.by_agent(self._id))
+        return _blocking(lambda client: client.results.by_agent(self._id))
 
     @property
     def record(self) -> RunRecord:
         """The stored record of the run, with all facts."""
-        return process().run(lambda client: client.runs.read(self._id))
+        return _blocking(lambda client: client.runs.read(self._id))
+
+    def result(self, agent: str, model: "type[BaseModel] | None" = None) -> Any:
+        """Return the output of an agent, as an object of a pydantic model if there is one.
+
+        Args:
+            agent: Name of the agent, or of an item of a for_each, such as ``triage[3]``.
+            model: Model of the output. None means the agent's ``output_schema``, if that was a
+                model and ``enqueue`` made this handle.
+
+        Returns:
+            The output. With a model, the output of an agent with a for_each is a list of objects,
+            with None for each item that has no output.
+
+        Raises:
+            WorkflowError: If the run has no such agent.
+            RunConflict: If the agent has no output, or if the outputs were removed.
+            OutputInvalid: If the output does not fit the model.
+
+        Example:
+            ticket = run.result("triage")  # Agent("triage", ..., output_schema=Ticket)
+            print(ticket.category)
+        """
+        state = _blocking(lambda client: client.results.state(self._id, self._models))
+        return state.result(agent, model)
+
+    async def state(self) -> RunState:
+        """Return the run's state at this moment: the status, the cost and the results so far."""
+        return await process().run_async(
+            lambda client: client.results.state(self._id, self._models)
+        )
 
     def wait(self, timeout: float | None = None) -> WorkflowStatus:
         """Wait until the run has ended.
@@ -106,7 +159,7 @@ class Run:
             WaitTimeout: If the run has not ended after ``timeout`` seconds; the run then goes on.
                 This is a TimeoutError.
         """
-        return process().run(lambda client: client.runs.wait(self._id, timeout)).status
+        return _blocking(lambda client: client.runs.wait(self._id, timeout)).status
 
     async def wait_async(self, timeout: float | None = None) -> WorkflowStatus:  # noqa: ASYNC109
         """Do the same as ``wait``, for a caller on an event loop."""
@@ -127,7 +180,13 @@ class Run:
             ValueError: If ``after`` is not the id of an event.
         """
         last_seen = checked_after(after)
+        _warn_on_loop()
         return process().iterate(lambda client: client.history.events(self._id, last_seen))
+
+    def aevents(self, after: int | None = 0) -> AsyncGenerator[Event, None]:
+        """Do the same as ``events``, for a caller on an event loop: ``async for event in ...``."""
+        last_seen = checked_after(after)
+        return process().iterate_async(lambda client: client.history.events(self._id, last_seen))
 
     def cancel(self, reason: str = "cancelled by the user") -> bool:
         """Stop the run; calls in flight are closed, and no new call starts.
@@ -135,7 +194,7 @@ class Run:
         Returns:
             Whether the run was still going; a second call is harmless.
         """
-        return process().run(lambda client: client.control.cancel(self._id, reason))
+        return _blocking(lambda client: client.control.cancel(self._id, reason))
 
     def pause(self) -> bool:
         """Pause the run until it is resumed.
@@ -146,11 +205,11 @@ class Run:
         Returns:
             Whether the run was going; a second call is harmless.
         """
-        return process().run(lambda client: client.control.pause(self._id))
+        return _blocking(lambda client: client.control.pause(self._id))
 
     def resume(self) -> bool:
         """Continue the paused run; return whether the run was paused."""
-        return process().run(lambda client: client.control.resume(self._id))
+        return _blocking(lambda client: client.control.resume(self._id))
 
     def retry_failed(self, cost_budget: float | None = None) -> bool:
         """Repeat the failed and the cancelled agents of the ended run; results and costs stay.
@@ -167,7 +226,7 @@ class Run:
         Raises:
             RunConflict: If the run's input has been removed, or if the budget would be lowered.
         """
-        return process().run(lambda client: client.control.retry_failed(self._id, cost_budget))
+        return _blocking(lambda client: client.control.retry_failed(self._id, cost_budget))
 
     def rerun(self, agent: str) -> "Run":
         """Start a new run that repeats an agent and all agents that depend on this agent.
@@ -182,11 +241,12 @@ class Run:
             WorkflowError: If the run has no agent of that name.
             RunConflict: If the run is still going, or if the run's input has been removed.
         """
-        return Run(process().run(lambda client: client.control.rerun(self._id, agent)))
+        run_id = _blocking(lambda client: client.control.rerun(self._id, agent))
+        return Run(run_id, self._models)
 
     def to_workflow(self) -> Workflow:
         """Return the workflow of this run, with the run's status, cost and results."""
-        return process().run(lambda client: client.results.workflow(self._id))
+        return _blocking(lambda client: client.results.workflow(self._id))
 
 
 def enqueue(
@@ -221,7 +281,8 @@ def enqueue(
         ServiceUnavailable: If Postgres cannot be reached; in this case nothing is stored.
     """
     options = RunOptions(weight=weight, tenant=tenant, key=key)
-    return Run(process().run(lambda client: client.runs.enqueue(workflow, input or {}, options)))
+    run_id = _blocking(lambda client: client.runs.enqueue(workflow, input or {}, options))
+    return Run(run_id, models_of(workflow))
 
 
 async def enqueue_async(
@@ -234,10 +295,28 @@ async def enqueue_async(
 ) -> Run:
     """Do the same as ``enqueue``, for a caller on an event loop, such as a FastAPI route."""
     options = RunOptions(weight=weight, tenant=tenant, key=key)
-    id_ = await process().run_async(
+    run_id = await process().run_async(
         lambda client: client.runs.enqueue(workflow, input or {}, options)
     )
-    return Run(id_)
+    return Run(run_id, models_of(workflow))
+
+
+def _blocking(step: Callable[[Client], Awaitable[Result]]) -> Result:
+    """Run a step of the client, and wait for its result."""
+    _warn_on_loop()
+    return process().run(step)
+
+
+def _warn_on_loop() -> None:
+    """Warn if the caller is on an event loop; name the line of the caller's code."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename == __file__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(BLOCKS_LOOP, RuntimeWarning, stacklevel=level)
 
 
 def _uuid(id_: str | UUID) -> UUID:

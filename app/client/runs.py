@@ -86,13 +86,15 @@ class Runs:
         Raises:
             WorkflowError: If the input does not fit the workflow, if no provider serves an agent,
                 or if an agent's model does not accept a parameter. This error is also raised if an
-                agent's kind is not known here, or if the kind refuses the agent's settings.
+                agent's kind is not known here, if the kind refuses the agent's settings, or if the
+                tenant's name looks like another name.
             RunConflict: If the run with that key has another workflow, input or tenant.
             OutOfScope: If the options name a tenant that is not the tenant of the scope.
             UnknownModel: If a model has no price.
             ServiceUnavailable: If Postgres cannot be reached; in this case nothing is stored.
         """
         options = replace(options, tenant=self._scope.tenant_of_new_run(options.tenant))
+        options.check_tenant()
         await self._acceptance.check_input(workflow, input_, options.tenant)
         wanted = _Wanted(workflow=workflow, input=input_, options=options)
         run_id = await self._enqueues.submit(wanted)

@@ -32,6 +32,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from app.configuration.functions import FunctionPath
 from app.domain.budgets import DEFAULT_THRESHOLDS
 from app.domain.circuit import CircuitBreakerConfig
+from app.domain.plain_text import find_name_problem
 from app.domain.policies import CostConfig, MonitorConfig, RateLimitConfig
 from app.domain.protocols import PROTOCOLS
 from app.domain.retry import RetryPolicy
@@ -44,6 +45,16 @@ PROVIDER_NAME = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
 #: A variable of the environment inside a header's value.
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_HEADERS = frozenset({"api-key", "authorization", "x-api-key"})
+
+
+def _check_model_name(name: str) -> str:
+    if problem := find_name_problem(name):
+        raise ValueError(problem)
+    return name
+
+
+#: Name of a model, or a pattern of names.
+ModelName = Annotated[str, AfterValidator(_check_model_name)]
 
 
 def check_keys(values: Any, kinds: Mapping[str, Any]) -> None:
@@ -315,7 +326,7 @@ class ProviderLimits(Section):
     """
 
     default: Limits = RateLimitConfig()
-    models: dict[str, Limits] = Field(default_factory=dict)
+    models: dict[ModelName, Limits] = Field(default_factory=dict)
     _named: dict[str, frozenset[str]] = PrivateAttr(default_factory=dict)
 
     def named(self, model: str) -> frozenset[str] | None:
@@ -417,7 +428,7 @@ class ProviderSettings(Section):
     credentials: FunctionPath | None = None
     headers: dict[str, str] = Field(default_factory=dict)
     query: dict[str, str] = Field(default_factory=dict)
-    models: tuple[str, ...] = ()
+    models: tuple[ModelName, ...] = ()
     service_tier: str | None = Field(None, min_length=1, max_length=50)
     parameters: tuple[str, ...] = ()
 

@@ -1,4 +1,7 @@
-"""Reads all settings from the environment, ``.env`` and one YAML file; no other module does so."""
+"""Reads all settings from the environment, ``.env`` and one YAML file; no other module does so.
+
+This file has over 400 lines because only one module may read the environment.
+"""
 
 import os
 import re
@@ -39,12 +42,7 @@ from app.configuration.sections import (
     ToolSettings,
     check_providers,
 )
-from app.configuration.service_urls import (
-    read_postgres_url,
-    read_redis_url,
-    secrets_of,
-    with_password,
-)
+from app.configuration.service_urls import read_postgres_url, read_redis_url
 from app.configuration.sources import (
     DOTENV,
     NESTED,
@@ -54,6 +52,7 @@ from app.configuration.sources import (
     explain_decoding,
     explain_refusal,
 )
+from app.configuration.url_parts import NOT_TEXT, is_text, secrets_of, with_password
 from app.domain.circuit import CircuitBreakerConfig
 from app.domain.kinds import QUEUES_OF_KINDS
 from app.domain.policies import CostConfig, MonitorConfig, RateLimitConfig
@@ -63,14 +62,10 @@ from app.domain.suggestions import did_you_mean, listed
 from app.errors import ConfigurationError, WorkflowFileError
 
 SERVICES = {"database_url": read_postgres_url, "redis_url": read_redis_url}
-SECRETS = (
-    *SERVICES,
-    "database_password",
-    "redis_password",
-    "openai_api_key",
-    "anthropic_api_key",
-    "flower_basic_auth",
-)
+KEYS = ("openai_api_key", "anthropic_api_key")
+SECRETS = (*SERVICES, "database_password", "redis_password", *KEYS, "flower_basic_auth")
+#: The variable of ``keyless``.
+KEYLESS = f"{PREFIX}KEYLESS"
 ADDRESS = re.compile(r"[A-Za-z0-9_.:-]+(?:/[0-9]{1,3})?")
 AGENT_SECRET = "AGENT_SECRET_"  # noqa: S105  the prefix of the variables that agents may use
 #: Names of variables whose values are secrets; agents, tools and headers may use these variables.
@@ -84,6 +79,10 @@ _BUILT_IN_NAMES = frozenset(provider.name for provider in BUILT_IN)
 def _variable(name: str) -> str | None:
     """Return a variable's value from the environment or else from ``.env``; None for no value."""
     return os.environ.get(name) or DotEnvSettingsSource(Settings).env_vars.get(name.lower()) or None
+
+
+def _nothing(_: str) -> None:
+    """Return no value, in place of the value of any variable."""
 
 
 def _unprefixed(name: str) -> Any:
@@ -121,6 +120,7 @@ class Settings(BaseSettings):
         config: The YAML file.
         home: Folder of the embedded services and of all other files.
         flower_basic_auth: ``user:password`` for Flower.
+        keyless: Whether the process works without the keys of providers, wherever the keys stand.
         imports: Modules with tools or functions; workers load these modules.
         allow_addresses: Hosts, addresses and networks that are not public, and that agents may
             reach nevertheless.
@@ -162,6 +162,7 @@ class Settings(BaseSettings):
     config: Path | None = None
     home: Path = Field(default_factory=_default_home)
     flower_basic_auth: SecretStr | None = None
+    keyless: bool = False
     imports: Annotated[list[str], NoDecode] = Field(default_factory=list)
     allow_addresses: Annotated[list[str], NoDecode] = Field(default_factory=list)
     on_failure: FunctionPath | None = None
@@ -204,10 +205,9 @@ class Settings(BaseSettings):
     def access_to(self, provider: str) -> ProviderAccess:
         """Return a provider's URL, key and headers, with secrets in place of the variables."""
         given = self.providers.get(provider, ProviderSettings())
+        read = _nothing if self.keyless else _variable
         found = {
-            name: _variable(name)
-            for text in given.headers.values()
-            for name in VARIABLE.findall(text)
+            name: read(name) for text in given.headers.values() for name in VARIABLE.findall(text)
         }
         variable, key = given.api_key_env, None
         base_url = given.base_url
@@ -216,7 +216,7 @@ class Settings(BaseSettings):
         if provider in _BUILT_IN_NAMES and not given.credentials:
             key = getattr(self, f"{provider}_api_key") if variable is None else None
             variable = variable or f"{provider}_api_key".upper()
-        if key is None and variable is not None and (text := _variable(variable)):
+        if key is None and variable is not None and (text := read(variable)):
             key = SecretStr(text)
         return ProviderAccess(
             base_url=base_url,
@@ -237,7 +237,18 @@ class Settings(BaseSettings):
         for given in self.providers.values():
             found |= {name for text in given.headers.values() for name in VARIABLE.findall(text)}
         found |= {name for name in os.environ if name.startswith(AGENT_SECRET)}
-        return frozenset(name for name in found if name)
+        return frozenset(name.upper() for name in found if name)
+
+    def environment_without_keys(self) -> dict[str, str] | None:
+        """Return this process's environment without keys; None if the process has no keys already.
+
+        Another spelling of a variable's name, such as small letters, counts, too.
+        """
+        names = self.key_variables()
+        kept = {name: value for name, value in os.environ.items() if name.upper() not in names}
+        if self.keyless and len(kept) == len(os.environ):
+            return None
+        return kept | {KEYLESS: "1"}
 
     def secret_values(self) -> set[str]:
         """Return every known secret in plain text; only code that hides secrets may use this."""
@@ -293,16 +304,27 @@ class Settings(BaseSettings):
             raise ValueError(f"must begin with {' or '.join(WEB_SCHEMES)}")
         return value
 
+    @field_validator(*SECRETS, "openai_base_url", "anthropic_base_url", "imports", mode="before")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        """Refuse bytes of the environment that no server could receive as they are."""
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if isinstance(text, str) and not is_text(text):
+            raise ValueError(NOT_TEXT)
+        return value
+
     @field_validator(*SERVICES)
     @classmethod
     def _complete(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         """Check a URL, and add the password that is given alone."""
         if value is None:
             return None
-        text, name = value.get_secret_value(), str(info.field_name)
+        # A file with a secret often ends with a line end, which no URL has.
+        text, name = value.get_secret_value().strip(), str(info.field_name)
+        if password := info.data.get(name.replace("_url", "_password")):
+            text = with_password(text, password.get_secret_value())
         SERVICES[name](text)
-        password = info.data.get(name.replace("_url", "_password"))
-        return SecretStr(with_password(text, password.get_secret_value())) if password else value
+        return SecretStr(text)
 
     @field_validator("config", "home")
     @classmethod
@@ -372,18 +394,19 @@ def load_settings(**overrides: Any) -> Settings:
         ConfigurationError: If a setting is wrong. The message is one line. The line has the reason
             and the place. The place is a variable, or a file with a line and a key.
     """
-    check_dotenv(Path(DOTENV))
     try:
-        return Settings(**overrides)
+        check_dotenv(Path(DOTENV))
+        settings = Settings(**overrides)
+        without = [name for name in KEYS if name not in overrides] if settings.keyless else []
+        return settings.model_copy(update=dict.fromkeys(without))
     except ValidationError as error:
         raise ConfigurationError(explain_refusal(error, Settings, overrides, SECRETS)) from error
     except SettingsError as error:
         raise ConfigurationError(explain_decoding(error)) from error
     except WorkflowFileError as error:
-        hint = "" if error.line else f" (the file is named by {PREFIX}CONFIG)"
+        is_named = error.line or error.file == DOTENV
+        hint = "" if is_named else f" (the file is named by {PREFIX}CONFIG)"
         raise ConfigurationError(f"{error}{hint}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{DOTENV} is not UTF-8 text: save it as UTF-8") from error
 
 
 def agent_secret(name: str) -> SecretStr | None:

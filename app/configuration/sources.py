@@ -60,8 +60,9 @@ def check_dotenv(path: Path) -> None:
     """Refuse a ``.env`` that another user may have written; its settings choose servers and code.
 
     Raises:
-        ConfigurationError: If the file belongs to another user than root, or if every user may
-            write to the file.
+        ConfigurationError: If the file belongs to another user than root, or if its group or every
+            user may write to it.
+        WorkflowFileError: If the file is not text in UTF-8.
     """
     try:
         found = path.stat()
@@ -73,11 +74,17 @@ def check_dotenv(path: Path) -> None:
             f"this process runs as user id {os.geteuid()}: make the file yours with chown, or "
             "start in another folder"
         )
-    if found.st_mode & stat.S_IWOTH:
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigurationError(
-            f"every user may write to {DOTENV} in {str(path.absolute().parent)!r}: check the file, "
-            "then run `chmod o-w .env`"
+            f"other users may write to {DOTENV} in {str(path.absolute().parent)!r}: check the "
+            "file, then run `chmod go-w .env`"
         )
+    # The import is late because most processes have no such file. A folder with this name is
+    # ignored, and a pipe could be read only once.
+    if stat.S_ISREG(found.st_mode):
+        from app.documents.text import read_text
+
+        read_text(path)
 
 
 def explain_refusal(

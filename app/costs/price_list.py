@@ -14,6 +14,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from app.costs.model_names import Literal, literals_of, named_in, recognises
 from app.costs.price import Price
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ _SEARCHES_UNASKED = re.compile(
 # the models' answers may leave out this block.
 _BILLS_A_BLOCK = re.compile(r"gpt-4(?:o|\.1)-mini")
 _SEARCH_BLOCK = 8000
+# The providers whose models other providers offer under the same names.
+_VENDORS = ("openai", "anthropic")
 #: The facts of a request by which the list is asked for prices.
 _ASKED = frozenset({"service_tier", "speed", "processing"})
 
@@ -118,6 +121,31 @@ class PriceList:
         info = self._model(provider, model)
         return info.id if info else None
 
+    def variant_of(self, provider: str, model: str) -> str | None:
+        """Return the listed model of which a name is an unknown variant; None if there is none.
+
+        Example:
+            >>> PriceList().variant_of("anthropic", "claude-opus-4-6-fast")
+            'claude-opus-4-6'
+        """
+        if self._model(provider, model) is not None:
+            return None
+        return next((info.id for info in self._named(provider, model)), None)
+
+    def prices_of_named(self, provider: str, name: str, at: datetime) -> list[tuple[str, Price]]:
+        """Return every price of the models whose names stand in a name, with the models' names.
+
+        The prices are those of the provider, and those of OpenAI and Anthropic, whose models other
+        providers offer. Units that are not known here are left out, so a call may cost more.
+        """
+        found = []
+        for owner in dict.fromkeys((provider, *_VENDORS)):
+            for info in self._named(owner, name):
+                cases = [{}, *(variant.when for variant in info.price_variants or ())]
+                prices = (self._price_of(info.id, info.get_prices(at, case)) for case in cases)
+                found += [(info.id, price) for price in prices if price is not None]
+        return found
+
     def models(self, provider: str) -> list[str]:
         """Return the names of a provider's models; empty if the list has no such provider."""
         known = self._providers.get(provider)
@@ -135,7 +163,21 @@ class PriceList:
         known = self._providers.get(provider)
         if known is None:
             return None
-        return known.find_model(model, all_providers=list(self._providers.values()))
+        found = known.find_model(model, all_providers=list(self._providers.values()))
+        # The list recognises many models by the beginning of a name, so also their variants.
+        return found if found is not None and recognises(_literals(found), model) else None
+
+    def _named(self, provider: str, name: str) -> "list[ModelInfo]":
+        """Return the models whose names stand in a name; a longer name counts before its parts."""
+        known = self._providers.get(provider)
+        found = [info for info in known.models if named_in(_literals(info), name)] if known else []
+        parts = {
+            info.id
+            for info in found
+            for other in found
+            if info is not other and named_in(_literals(info), other.id)
+        }
+        return [info for info in found if info.id not in parts] or found
 
     def _price_of(self, model: str, listed: "ModelPrice") -> Price | None:
         if listed.input_mtok is None or listed.output_mtok is None:
@@ -179,6 +221,10 @@ class PriceList:
 def searches_unasked(model: str) -> bool:
     """Return whether the name of a model says that the model searches the web in every call."""
     return _SEARCHES_UNASKED.search(model.lower()) is not None
+
+
+def _literals(info: "ModelInfo") -> list[Literal]:
+    return literals_of(info.id, info.match)
 
 
 def _has_variant(info: "ModelInfo", key: str, value: str, at: datetime) -> bool:

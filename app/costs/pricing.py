@@ -1,17 +1,19 @@
 """The cost of a call at the operator's price, the published price or the default price."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import product
 from typing import Any
 
-from app.costs.other_models import OtherModels
+from app.costs.other_models import OtherModels, Standing
 from app.costs.own_prices import OwnPrice, OwnPriceTable
 from app.costs.price import Price
 from app.costs.price_list import PriceList, searches_unasked
-from app.costs.quote import AUTO, STANDARD, Quote, Ways, asked_of
+from app.costs.quote import AUTO, STANDARD, Quote, asked_of, ways_of
+from app.costs.unpriced import unpriced_model, unpriced_way
 from app.domain.agent import Agent, provider_of_model
 from app.domain.claude import region_factors
 from app.domain.model_limits import limits_of
@@ -19,7 +21,6 @@ from app.domain.policies import CostConfig
 from app.domain.protocols import PROTOCOLS
 from app.domain.providers import BUILT_IN, CONTAINER_HOUR_USD, Provider
 from app.domain.server_tools import CODE_EXECUTION, WEB_SEARCH, server_tools_in
-from app.domain.suggestions import did_you_mean, listed
 from app.domain.usage import SERVED, Usage
 from app.errors import UnknownModel
 
@@ -30,12 +31,12 @@ OPERATOR = "operator"
 _BATCH = {"processing": "batch"}
 # A published price may change with the date or the hour, so a found price is kept only this long.
 _FRESH_S = 60.0
+# A gateway may answer with any number of names.
+_MAX_KEPT = 10_000
 _NO_PARAMS: Mapping[str, Any] = {}
-_SERVICE_TIER, _SPEED, _REGION = SERVED
+_SERVICE_TIER, _SPEED, _ = SERVED
 # The name under which a request asks for the standard tier.
 _DEFAULT_TIER = "default"
-# A request for the tier "fast" is answered as "priority" (OpenAI's reference of chat completions).
-_ANSWERED_AS = {"fast": "priority"}
 
 
 class Pricing:
@@ -144,16 +145,8 @@ class Pricing:
         wanted = tuple(params.get(name) for name in SERVED)
         if at is not None:
             return self._look_up(provider, model, wanted, at)
-        now_s = time.monotonic()
-        if now_s >= self._fresh_until_s:
-            self._found.clear()
-            self._fresh_until_s = now_s + _FRESH_S
         key = (provider, model, *map(repr, wanted))  # the text 'None' is not None
-        quote = self._found.get(key)
-        if quote is None:
-            quote = self._look_up(provider, model, wanted, datetime.now(UTC))
-            self._found[key] = quote
-        return quote
+        return self._kept(key, lambda: self._look_up(provider, model, wanted, datetime.now(UTC)))
 
     def quote_answered(
         self,
@@ -170,22 +163,63 @@ class Pricing:
             provider: Provider name.
             model: Name of the requested model.
             params: The request's parameters, as in ``price_of``.
-            answered: Name of the model in the answer, or None. If no price has this name, or if it
-                is another name of the requested model, the requested model's prices apply.
+            answered: Name of the model in the answer, or None if the answer has no name.
             at: Time of the request; None means the present time, within a minute.
+
+        Returns:
+            The prices of the model that has answered. If no price is known for this model, the
+            quote is not ``understood``; ``others`` then has the prices of all models whose names
+            stand in the answered name.
 
         Raises:
             UnknownModel: If the requested model has no price.
         """
+        if not answered or answered == model:
+            return self.quote(provider, model, params, at=at)
+        if at is not None:
+            return self._answered(provider, model, params, answered, at)
+        key = (provider, model, answered, *(repr(params.get(name)) for name in SERVED))
+        now = datetime.now(UTC)
+        return self._kept(key, lambda: self._answered(provider, model, params, answered, now))
+
+    def _kept(self, key: tuple[Any, ...], find: Callable[[], Quote]) -> Quote:
+        """Return a quote that was found within the last minute, or find the quote."""
+        now_s = time.monotonic()
+        if now_s >= self._fresh_until_s or len(self._found) >= _MAX_KEPT:
+            self._found.clear()
+            self._fresh_until_s = now_s + _FRESH_S
+        if key not in self._found:
+            self._found[key] = find()
+        return self._found[key]
+
+    def _answered(
+        self, provider: str, model: str, params: Mapping[str, Any], answered: str, at: datetime
+    ) -> Quote:
         quote = self.quote(provider, model, params, at=at)
-        if not answered or answered == model or not self._others.has(provider, model, answered):
+
+        def general(name: str) -> OwnPrice | None:
+            return self._own.at(provider, name, at) or self._default(provider, name, at)
+
+        standing = self._others.standing(provider, model, answered, at, general=general)
+        if standing is Standing.SAME:
             return quote
-        for asked in (params, _NO_PARAMS):
-            try:
-                return self.quote(provider, answered, asked, at=at)
-            except UnknownModel:
-                continue
-        return replace(quote, certain=False)
+        if standing is Standing.OTHER:
+            for asked in (params, _NO_PARAMS):
+                try:
+                    return self.quote(provider, answered, asked, at=at)
+                except UnknownModel:
+                    continue
+        return replace(
+            quote,
+            others=(*quote.others, *self._every(provider, answered, at)),
+            understood=False,
+        )
+
+    def _every(self, provider: str, name: str, at: datetime) -> Iterable[Price]:
+        """Yield all published prices of the models whose names stand in a name."""
+        for model, price in self._list.prices_of_named(provider, name, at):
+            for factor in (Decimal(1), *region_factors(model).values()):
+                yield price.times(factor)
 
     def check_fees(self, agent: Agent) -> None:
         """Refuse an agent whose provider would run a tool at an unknown price.
@@ -285,11 +319,16 @@ class Pricing:
         if wanted[0] == AUTO and not priced[0].issuperset(tiers):
             unpriced[_SERVICE_TIER] = AUTO
         if not prices or unpriced:
-            raise self._unknown(provider, model, unpriced if prices else {}, at)
+            if prices:
+                raise unpriced_way(provider, model, unpriced)
+            raise unpriced_model(
+                provider, model, at, published=self._list, own_models=self._own.models
+            )
         return Quote(
             prices={key: self._with_writes(provider, price) for key, price in prices.items()},
-            ways=tuple(map(_ways, SERVED, asked, priced)),
+            ways=tuple(map(ways_of, SERVED, asked, priced)),
             service_tier=to_send,
+            others=tuple(self._published(provider, model, at).values()) if own else (),
         )
 
     def _tier(self, provider: str, model: str, at: datetime) -> tuple[str | None, str | None]:
@@ -310,6 +349,8 @@ class Pricing:
         """Return the default price for a model that is in no table; otherwise None."""
         listed = self._list.find(provider, model, {}, at) is not None
         if listed or self._list.unknown_units(provider, model, at):
+            return None
+        if self._list.variant_of(provider, model) is not None:
             return None
         return self._own.default
 
@@ -353,41 +394,3 @@ class Pricing:
         known = self._providers.get(provider)
         on_request = known is not None and PROTOCOLS[known.protocol].caches_on_request
         return replace(price, writes_unasked=price.writes_unasked and not on_request)
-
-    def _unknown(
-        self, provider: str, model: str, unpriced: Mapping[str, str], at: datetime
-    ) -> UnknownModel:
-        if unpriced:
-            asked = ", ".join(f"{name} {value!r}" for name, value in unpriced.items())
-            return UnknownModel(
-                f"model {model!r} of {provider} has no price for {asked}: remove it from "
-                "llm_config and from the provider's configuration, or give the model's price with "
-                "factors under model_prices"
-            )
-        if units := self._list.unknown_units(provider, model, at):
-            return UnknownModel(
-                f"the published price of model {model!r} of {provider} has {listed(units)}, which "
-                "cannot be bounded before a call: give the model's price under model_prices in "
-                "the configuration, with a fee for requests if necessary"
-            )
-        known = [*self._own.models, *self._list.models(provider)]
-        return UnknownModel(
-            f"no price is known for model {model!r}{f' of {provider}' if provider else ''}: give "
-            "it under model_costs in the configuration, in dollars per 1,000 tokens, or under "
-            "model_prices, per million and with dates, or set "
-            f"default_input_cost and default_output_cost{did_you_mean(model, known)}"
-        )
-
-
-def _ways(name: str, asked: str | None, priced: frozenset[str]) -> Ways:
-    """Return the values of a fact at which a request may be served."""
-    if asked is None:
-        # A provider may choose the tier and the region, but serves a speed only if a request asks
-        # for that speed.
-        possible = frozenset({STANDARD}) if name == _SPEED else priced
-        return Ways(possible=possible, priced=priced)
-    if name == _REGION:
-        return Ways(asked=asked, possible=frozenset({asked}), priced=priced)
-    # A busy provider may serve the standard in place of a tier or a speed.
-    possible = frozenset({STANDARD, asked, _ANSWERED_AS.get(asked, asked)}) & priced
-    return Ways(asked=asked, possible=possible, priced=priced)

@@ -25,6 +25,9 @@ _STANDARDS: Mapping[str, frozenset[str]] = {
 }
 #: A service tier that leaves the choice to the account's settings.
 AUTO = "auto"
+_, _SPEED, _REGION = SERVED
+# A request for the tier "fast" is answered as "priority" (OpenAI's reference of chat completions).
+_ANSWERED_AS = {"fast": "priority"}
 
 
 class Settled(NamedTuple):
@@ -65,8 +68,11 @@ class Quote:
         ways: The values of service tier, speed and region, in the order of ``SERVED``.
         service_tier: The service tier that the request must name because the agent names no
             tier; None means that nothing is added to the request.
-        certain: Whether these are the prices of the model that answers. If they are not, the model
-            that has answered has no usable price.
+        others: Further prices that may apply if an answer tells a value without a price, or if the
+            model that has answered is not understood.
+        understood: Whether these are the prices of the model that has answered. If they are not,
+            nothing tells which price applies, so the highest of all prices applies, and the call
+            costs at least its hold.
 
     Example:
         quote = pricing.quote("openai", "gpt-5", {"service_tier": "priority"})
@@ -76,7 +82,8 @@ class Quote:
     prices: Mapping[tuple[str, ...], Price]
     ways: tuple[Ways, ...]
     service_tier: str | None = None
-    certain: bool = True
+    others: tuple[Price, ...] = ()
+    understood: bool = True
 
     @property
     def usual(self) -> Price:
@@ -113,7 +120,8 @@ class Quote:
         """Return the price of an answered call.
 
         If the answer does not tell a fact, the most expensive possible value of the fact applies.
-        A value without a price counts as a fact that the answer does not tell.
+        If the answer tells a value that has no price, the request was served in an unknown way, so
+        the most expensive of all known values and of ``others`` applies.
 
         Args:
             usage: The counts of the call.
@@ -121,16 +129,40 @@ class Quote:
         """
         told = [_normal(name, served.get(name)) for name in SERVED]
         facts = list(zip(self.ways, told, strict=True))
-        found = self._at({value} if value in way.priced else way.possible for way, value in facts)
         unpriced = any(value is not None and value not in way.priced for way, value in facts)
-        costs = {price: price.cost(usage) for price in found or self.possible}
+        found = self._at(_values(way, value) for way, value in facts)
+        candidates = found or list(self.prices.values())
+        if not self.understood:
+            candidates = [*self.prices.values(), *self.others]
+        elif unpriced:
+            candidates = [*candidates, *self.others]
+        costs = {price: price.cost(usage) for price in candidates}
         dearest = max(costs, key=costs.__getitem__)
         is_bound = bool(dearest.at(usage.prompt_tokens).containers_usd(usage.container_seconds))
         is_one = bool(found) and not unpriced and len(set(costs.values())) == 1
-        return Settled(dearest, certain=is_one and not is_bound and self.certain)
+        return Settled(dearest, certain=is_one and not is_bound and self.understood)
+
+    def booked_usd(self, price: Price, usage: Usage, held_usd: Decimal) -> Decimal:
+        """Return the dollars that are booked for an answered call.
+
+        Args:
+            price: The price of the call, from ``settle``.
+            usage: The counts of the call.
+            held_usd: The hold of the call. If the model that has answered is not understood, the
+                call costs at least the hold.
+        """
+        cost_usd = price.cost(usage)
+        return cost_usd if self.understood else max(cost_usd, held_usd)
 
     def _at(self, values: Iterable[Iterable[str]]) -> list[Price]:
         return [self.prices[key] for key in product(*values) if key in self.prices]
+
+
+def _values(way: Ways, told: str | None) -> Iterable[str]:
+    """Return the values of a fact that may have served a request, given what the answer tells."""
+    if told is None:
+        return way.possible
+    return {told} if told in way.priced else way.priced
 
 
 def asked_of(name: str, value: object) -> str | None:
@@ -143,3 +175,17 @@ def _normal(name: str, value: str | None) -> str | None:
     if not value or (value, name) == (AUTO, SERVED[0]):
         return None
     return STANDARD if value in _STANDARDS[name] else value
+
+
+def ways_of(name: str, asked: str | None, priced: frozenset[str]) -> Ways:
+    """Return the values of a fact at which a request may be served."""
+    if asked is None:
+        # A provider may choose the tier and the region, but serves a speed only if a request asks
+        # for that speed.
+        possible = frozenset({STANDARD}) if name == _SPEED else priced
+        return Ways(possible=possible, priced=priced)
+    if name == _REGION:
+        return Ways(asked=asked, possible=frozenset({asked}), priced=priced)
+    # A busy provider may serve the standard in place of a tier or a speed.
+    possible = frozenset({STANDARD, asked, _ANSWERED_AS.get(asked, asked)}) & priced
+    return Ways(asked=asked, possible=possible, priced=priced)

@@ -204,7 +204,8 @@ def _correction(
     if usage.container_seconds and price.container_hour is None:
         raise UnknownModel(f"the price of model {base['model']!r} has no fee for containers")
     difference = round_to_ledger(price.cost(usage)) - _sum(entries, "cost_usd")
-    if not difference:
+    if not difference or (difference < 0 and not quote.understood):
+        # A model that is not understood was booked at its hold, which is not known any more.
         return None
     names = CallRecord.__slots__
     columns = {name: value for name, value in base.items() if name in names and name != "usage"}

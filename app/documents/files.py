@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.documents.yaml_reader import YamlReader
+from app.documents.text import read_text
+from app.documents.yaml_reader import YamlReader, field_of
 from app.domain.json_text import read_json
 from app.errors import InvalidJson, WorkflowFileError
 
@@ -45,10 +46,7 @@ class Document:
         lines = self.places()
         known = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in lines), None)
         line = lines[known] if known else None
-        path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place)
-        return WorkflowFileError(
-            message, file=self.file, line=line, field=path.removeprefix(".") or None
-        )
+        return WorkflowFileError(message, file=self.file, line=line, field=field_of(place) or None)
 
 
 def place_of(path: str) -> Place:
@@ -70,30 +68,12 @@ def read_document(path: Path | str) -> Document:
             limit.
     """
     file = str(path)
-    text = _read_text(Path(path), file)
+    text = read_text(path, max_bytes=MAX_FILE_BYTES)
     if Path(path).suffix == ".json":
         value, places = _read_json(text, file), lambda: dict(_json_places(text))
         return Document(file=file, value=value, places=places)
     reader = YamlReader(file=file)
     return Document(file=file, value=reader.read(text), places=lambda: reader.places)
-
-
-def _read_text(path: Path, file: str) -> str:
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise WorkflowFileError(f"cannot be read: {error.strerror}", file=file) from error
-    if len(content) > MAX_FILE_BYTES:
-        raise WorkflowFileError(f"is over {MAX_FILE_BYTES:,} bytes: split it", file=file)
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise WorkflowFileError(
-            f"is not UTF-8 text (byte 0x{content[error.start]:02x}): save it as UTF-8",
-            file=file,
-            line=content.count(b"\n", 0, error.start) + 1,
-        ) from error
 
 
 def _read_json(text: str, file: str) -> Any:

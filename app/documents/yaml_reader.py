@@ -1,25 +1,35 @@
 """Reads YAML as JSON values, within limits, with the line of every value.
 
 Plain scalars are read by the rules of YAML 1.2 (core schema), so ``no``, dates and ``1_000`` are
-strings.
+strings. Only CR and LF break lines, as in YAML 1.2; PyYAML knows YAML 1.1, in which U+0085, U+2028
+and U+2029 break lines, too.
 Aliases and merge keys (``<<``) work. Tags, a second document and a repeated key are errors.
 """
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
 
+from app.domain.json_values import MAX_INTEGER_BITS, find_number_problem
 from app.errors import WorkflowFileError
 
-MAX_DEPTH = 64
+#: Levels of a whole file. A single value may have fewer levels (``app.domain.json_values``).
+MAX_DEPTH = 100
 MAX_VALUES = 1_000_000
 
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_NO_NUMBER = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+#: A longer integer is over the limit, and Python takes quadratic time to convert it.
+_MAX_DIGITS = len(str(1 << MAX_INTEGER_BITS)) + 1
+_BREAKS_OF_YAML_1_1 = "\x85\u2028\u2029"
+#: Code points without a meaning, from which characters take the places of the others.
+_STAND_INS = range(0x10F000, 0x10FFF0)
 _TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
 # PyYAML without libyaml has a parser in Python, which gives the same results but is slower.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -61,14 +71,19 @@ class YamlReader:
         self._open: list[_Part] = []
         self._anchors: dict[str, _Part] = {}
         self._root: _Part | None = None
+        self._breaks: dict[int, str] = {}
 
     def read(self, text: str) -> Any:
-        """Parse a text; return None if the text is empty.
+        r"""Parse a text; return None if the text is empty.
+
+        Args:
+            text: The text, in which every line break is ``\n``.
 
         Raises:
             WorkflowFileError: If the text is not valid, or is over a limit.
         """
         event: Any  # the stub does not know that the marks are never None here
+        text = self._without_breaks_of_yaml_1_1(text)
         try:
             for event in yaml.parse(text, Loader=_LOADER):
                 self._take(event, event.start_mark.line + 1)
@@ -80,7 +95,22 @@ class YamlReader:
             raise self._error(message, line) from error
         return self._root.value if self._root else None
 
+    def _without_breaks_of_yaml_1_1(self, text: str) -> str:
+        """Put another character in the place of each line break that YAML 1.2 does not have."""
+        found = [each for each in _BREAKS_OF_YAML_1_1 if each in text]
+        if not found:
+            return text
+        lower = text.lower()
+        unused = (
+            code for code in _STAND_INS if chr(code) not in text and f"{code:08x}" not in lower
+        )
+        pairs = list(zip(unused, found, strict=False))
+        self._breaks = dict(pairs)
+        return text.translate({ord(each): chr(code) for code, each in pairs})
+
     def _take(self, event: yaml.Event, line: int) -> None:
+        if self._breaks and isinstance(event, yaml.ScalarEvent):
+            event.value = event.value.translate(self._breaks)
         match event:
             case yaml.ScalarEvent() if self._awaits_key():
                 self._set_key(event, line)
@@ -173,12 +203,28 @@ class YamlReader:
             return None
         if _BOOL.fullmatch(text):
             return text.lower() == "true"
-        try:
-            if _INT.fullmatch(text):
-                return int(text)
-            return float(text) if _FLOAT.fullmatch(text) else text
-        except ValueError as error:
-            raise self._error("a number has too many digits: write it as a string", line) from error
+        if _INT.fullmatch(text):
+            number = int(text) if len(text) <= _MAX_DIGITS else 1 << (MAX_INTEGER_BITS + 1)
+            if problem := find_number_problem(number):
+                raise self._error(problem, line, self._field())
+            return number
+        if _FLOAT.fullmatch(text):
+            if not math.isfinite(decimal := float(text)):
+                raise self._error("is too large a number: give a string", line, self._field())
+            return decimal
+        if _NO_NUMBER.fullmatch(text):
+            problem = f"is {text}, which is not JSON: write null"
+            raise self._error(problem, line, self._field())
+        return text
+
+    def _field(self) -> str | None:
+        """Return the path of the value that comes next."""
+        if not self._open:
+            return None
+        parent = self._open[-1]
+        last = len(parent.value) if isinstance(parent.value, list) else parent.key
+        path = (*parent.place, *(() if last is None else (last,)))
+        return field_of(path) or None
 
     def _check(self, depth: int, size: int, line: int) -> None:
         if depth > MAX_DEPTH:
@@ -190,10 +236,18 @@ class YamlReader:
         mark: Any = error.problem_mark or error.context_mark
         if mark is None:
             return self._error(f"is not valid YAML: {error.problem}", None)
-        lines = text.splitlines()
+        lines = text.removesuffix("\n").split("\n")
         line = min(mark.line, len(lines) - 1)  # the end of the text counts as a line of its own
         hint = ": indent with spaces, not tabs" if lines[line].lstrip(" ").startswith("\t") else ""
         return self._error(f"is not valid YAML: {error.problem}{hint}", line + 1)
 
-    def _error(self, message: str, line: int | None) -> WorkflowFileError:
-        return WorkflowFileError(message, file=self._file, line=line)
+    def _error(
+        self, message: str, line: int | None, field_: str | None = None
+    ) -> WorkflowFileError:
+        return WorkflowFileError(message, file=self._file, line=line, field=field_)
+
+
+def field_of(place: tuple[str | int, ...]) -> str:
+    """Return the path of a value as text, such as ``agents[2].priority``."""
+    path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place)
+    return path.removeprefix(".")

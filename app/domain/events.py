@@ -219,6 +219,13 @@ _TYPES = (
         f"{_FAILURE} provider model next_provider next_model",
         level=Level.WARNING,
     ),
+    _type(
+        "another_model_answered",
+        About.CALL,
+        "Another model than the requested one has answered; without a price, the hold is booked.",
+        "agent provider model answered priced",
+        level=Level.WARNING,
+    ),
     _type("tool_started", About.TOOL, "A tool was started.", "agent tool seconds"),
     _type("tool_finished", About.TOOL, "A tool has returned its result.", "agent tool seconds"),
     _type(

@@ -14,6 +14,8 @@ from app.domain.suggestions import shortened
 MAX_DEPTH = 64
 MAX_VALUES = 1_000_000
 MAX_INTEGER_BITS = 1024
+#: A longer path, such as the path of a value that is nested too deeply, is cut.
+MAX_PATH_CHARS = 200
 REMEDIES: dict[type, str] = {
     enum.Enum: "give its .value",
     decimal.Decimal: "give str(value), which keeps every digit, or float(value)",
@@ -86,7 +88,8 @@ def find_part(
         left -= 1
         problem = problem_of(part, trail.depth) if left else f"is over {max_values:,} values long"
         if problem:
-            return str(trail), problem
+            path = str(trail)
+            return path if len(path) <= MAX_PATH_CHARS else f"{path[:MAX_PATH_CHARS]}...", problem
         # The children are reversed, because the last element of ``waiting`` is checked first.
         waiting.extend(
             (child, _Trail(trail, key, trail.depth + 1)) for key, child in reversed(_children(part))
@@ -164,7 +167,7 @@ def find_number_problem(number: float) -> str | None:
         if number.bit_length() <= MAX_INTEGER_BITS:
             return None
         return f"is an integer with too many digits (over {MAX_INTEGER_BITS:,} bits): give a string"
-    return None if math.isfinite(number) else f"is {number}, which JSON does not have: give None"
+    return None if math.isfinite(number) else f"is {number}, which is not JSON: give None"
 
 
 def _children(part: Any) -> list[tuple[str | int, Any]]:

@@ -22,6 +22,11 @@ def round_up(amount_usd: Decimal) -> Decimal:
     return amount_usd.quantize(LEDGER_UNIT, rounding=ROUND_CEILING)
 
 
+def readable(amount_usd: Decimal) -> Decimal:
+    """Return an equal amount that prints as a plain number, so 0 and not 0E-10."""
+    return amount_usd or Decimal(0)
+
+
 def dollars(amount_usd: Decimal) -> str:
     """Format an amount for a reader, without trailing zeros but at least with cents."""
     short = abs(amount_usd).normalize()

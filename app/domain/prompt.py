@@ -153,6 +153,7 @@ def _tokens(template: str) -> Iterator[str | Placeholder]:
     # each of the two braces at the end closes one brace. So }} stands for one literal brace only if
     # the last open brace is escaped, or if no brace is open.
     open_braces: list[bool] = []
+    known: dict[str, Placeholder] = {}  # most prompts repeat few placeholders
     while match := _TOKEN.search(template, position):
         if match.start() > position:
             yield template[position : match.start()]
@@ -160,7 +161,9 @@ def _tokens(template: str) -> Iterator[str | Placeholder]:
         brace = match.group()
         doubled = template.startswith(brace, position)
         if match[1]:
-            yield Placeholder(root=match[1], path=_steps(match[2]), text=brace)
+            if brace not in known:
+                known[brace] = Placeholder(root=match[1], path=_steps(match[2]), text=brace)
+            yield known[brace]
             continue
         if brace == "{":
             open_braces.append(doubled)

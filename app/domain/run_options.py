@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from app.domain.bounds import Bounds, find_problem
+from app.domain.plain_text import find_name_problem
 from app.domain.suggestions import shortened
 from app.errors import WorkflowError
 
@@ -45,9 +46,21 @@ class RunOptions:
                     field=name,
                 )
 
+    def check_tenant(self) -> None:
+        """Refuse a tenant whose name looks like another name, before a program starts a run.
+
+        A sub-run has the tenant of a stored run, whose name an earlier version has accepted. A key
+        comes from a program's own data, such as the name of a file, so its spelling stays free.
+
+        Raises:
+            WorkflowError: If the name contains what cannot be seen.
+        """
+        if self.tenant is not None and (problem := find_name_problem(self.tenant)):
+            raise WorkflowError(f"tenant of the run {problem}", field="tenant")
+
 
 def is_name(value: object) -> bool:
-    """Whether a value can be a key or the name of a tenant."""
+    """Whether a value can be a key, or was once accepted as the name of a tenant."""
     return (
         isinstance(value, str)
         and value.isprintable()

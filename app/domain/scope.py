@@ -27,6 +27,7 @@ class Scope:
     is_all: bool = False
 
     def __post_init__(self) -> None:
+        # An earlier version accepted more names of tenants, and their runs stay in reach.
         if self.is_all != (self.tenant is None) or not (self.is_all or is_name(self.tenant)):
             raise ValueError(
                 f"the tenant of a scope is {self.tenant!r}: give its name, or take ALL, which "

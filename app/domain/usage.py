@@ -72,7 +72,10 @@ SERVED = ("service_tier", "speed", "inference_geo")
 
 
 def served_by(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Return the known facts that change the price of a call.
+    """Return the told facts that change the price of a call.
+
+    A fact that is no text is told, too, but no price is known for it. So its text is kept, which is
+    the name of no tier, speed or region.
 
     Args:
         facts: Facts of an answer, or the provider's own usage object.
@@ -81,7 +84,12 @@ def served_by(facts: Mapping[str, Any]) -> dict[str, str]:
         >>> served_by({"service_tier": "priority", "speed": None, "refusal": "no"})
         {'service_tier': 'priority'}
     """
-    return {name: fact for name in SERVED if isinstance(fact := facts.get(name), str)}
+    told = {name: facts[name] for name in SERVED if facts.get(name) is not None}
+    return {name: fact if isinstance(fact, str) else _odd(fact) for name, fact in told.items()}
+
+
+def _odd(fact: object) -> str:
+    return f"({type(fact).__name__})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

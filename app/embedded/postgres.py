@@ -7,16 +7,19 @@ no statement of a client can read files or start programs.
 """
 
 import contextlib
+import re
 import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
+from app.configuration import libpq
 from app.embedded.account import Account, closed_part, server_account
 from app.embedded.folders import clear_folder, private_folder, socket_folder
 from app.embedded.programs import Program, ask, in_wheel, on_path, within_reach
@@ -31,6 +34,13 @@ RENAMER = "agentchord_renamer"
 PORT = 5432
 INITDB_TIMEOUT_S = 120
 DEBIAN_PROGRAMS = Path("/usr/lib/postgresql")  # Debian does not put this folder on the PATH
+#: Parameters that stand elsewhere in the URL, or that every connection of AgentChord has.
+PARTS_OF_THE_URL = {
+    *("user", "password", "passfile", "dbname", "host", "hostaddr", "port", "connect_timeout"),
+    *("application_name", "client_encoding", "target_session_attrs"),
+}
+#: Messages about a variable such as PGSERVICE or PGTZ, which no parameter replaces.
+WRONG_VARIABLE = re.compile(r"definition of service|service file|invalid value for parameter")
 SETTINGS = {
     "listen_addresses": "",
     "port": str(PORT),
@@ -104,20 +114,38 @@ class PostgresKind:
             with _connected(sockets, SUPERUSER) as connection:
                 _prepare(connection, sockets)
         except psycopg.OperationalError as error:
+            if WRONG_VARIABLE.search(str(error)):
+                reason = " ".join(str(error).split())
+                raise EmbeddedServicesError(
+                    f"the built-in postgres refuses a variable of the environment ({reason}): "
+                    "unset PGSERVICE, PGTZ, PGDATESTYLE and PGGEQO, or correct them"
+                ) from error
             if f'role "{SUPERUSER}" does not exist' in str(error):
                 _rename_superuser(sockets)
             return False
         return True
 
     def url(self, sockets: Path) -> str:
-        """Return the SQLAlchemy URL, with the port, because PGPORT would replace a missing port."""
-        return f"postgresql+psycopg://{ROLE}@/{DATABASE}?host={quote(str(sockets))}&port={PORT}"
+        """Return the SQLAlchemy URL.
+
+        The URL has every parameter, because a variable such as PGPORT would replace a missing one.
+        """
+        own = libpq.own_defaults()
+        others = {name: own[name] for name in sorted(own.keys() - PARTS_OF_THE_URL)}
+        given = {"host": str(sockets), "port": str(PORT), **others}
+        query = urlencode(given, safe="/", quote_via=quote)
+        return f"postgresql+psycopg://{ROLE}@/{DATABASE}?{query}"
 
 
 def _connected(sockets: Path, role: str, database: str = "postgres") -> psycopg.Connection:
-    return psycopg.connect(
-        host=str(sockets), port=PORT, user=role, dbname=database, connect_timeout=2, autocommit=True
-    )
+    parameters = libpq.own_defaults() | {
+        "host": str(sockets),
+        "port": str(PORT),
+        "user": role,
+        "dbname": database,
+        "connect_timeout": "2",
+    }
+    return psycopg.connect(make_conninfo(**parameters), autocommit=True)
 
 
 def _prepare(connection: psycopg.Connection, sockets: Path) -> None:

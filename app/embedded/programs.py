@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from app.embedded.account import closed_part
+from app.embedded.server import server_environment
 
 #: Copies of programs, in a folder in which only root can write.
 COPIES = Path("/var/cache/agentchord")
@@ -61,7 +62,12 @@ def ask(path: Path | None) -> Program | None:
         return None
     try:
         answer = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, check=True, timeout=10
+            [path, "--version"],
+            env=server_environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None

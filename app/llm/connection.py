@@ -110,6 +110,8 @@ class Connection:
         import aiohttp
         import httpx2
 
+        from app.llm.answer_bytes import bounded
+
         sdk = self._sdk()
         # There is no read timeout, because the deadline of the whole call also ends slow answers.
         timeout = httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_S)
@@ -128,13 +130,19 @@ class Connection:
             default_query=self._query,
             max_retries=0,
             timeout=timeout,
-            http_client=sdk.http_client(
+            http_client=bounded(sdk.http_client)(
                 limits=limits,
                 timeout=timeout,
-                event_hooks={"response": [_choose_charset]},
+                event_hooks={"response": [_bound_body, _choose_charset]},
             ),
         )
         return client
+
+
+async def _bound_body(response: "httpx2.Response") -> None:
+    from app.llm.answer_bytes import bound_body
+
+    bound_body(response)
 
 
 async def _choose_charset(response: "httpx2.Response") -> None:

@@ -15,6 +15,7 @@ from app.domain.protocols import PROTOCOLS, Protocol
 from app.domain.server_tools import ServerTool
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.llm.dialect import dialect_of
+from app.llm.parameter_types import MESSAGES, plain, problem_in
 from app.llm.structured import OUTPUT_SCHEMA
 
 #: Keys of llm_config that are not parameters of the API, or that clients get in another argument.
@@ -25,8 +26,6 @@ _KNOWN = frozenset(
     {"api", "n", "prompt_cache", "reasoning_effort", "stream", "system", "temperature"}
     | {OUTPUT_SCHEMA}
 )
-# Parameters into which clients write keys of their own.
-_OBJECTS = ("output_config", "stream_options")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 _APIS = tuple(api for protocol in PROTOCOLS.values() for api in protocol.apis)
@@ -105,6 +104,9 @@ def adapted(
     if dialect.choose_api is not None:
         at_provider = bool(server_tools)
         given["api"] = dialect.choose_api(model, given, asked, tools, at_provider)
+    problem = problem_in(given.get("api", MESSAGES), given, additions)
+    if problem is not None:
+        raise ParameterRefused(problem)
     for tool in server_tools:
         dialect.server_tool(model, tool)
     return dialect.adapt(model, given, max_tokens)
@@ -127,7 +129,7 @@ def unknown_parameters(
         str(name): (
             f"{shortened(name)} in llm_config is no known parameter of the protocol "
             f"{protocol.name}: remove it, or let the operator add it to the parameters of the "
-            f"provider in the configuration{did_you_mean(str(name), known | NOT_PARAMETERS)}"
+            f"provider in the configuration{did_you_mean(plain(name), known | NOT_PARAMETERS)}"
         )
         for name, value in params.items()
         if value is not None and name not in known and name not in refused
@@ -139,19 +141,6 @@ def _refuse_unknown(
 ) -> None:
     for problem in unknown_parameters(protocol, given, additions).values():
         raise ParameterRefused(problem)
-    for name in _OBJECTS:
-        if name in given and not isinstance(given[name], Mapping):
-            raise ParameterRefused(
-                f"{name} in llm_config is {shortened(given[name])}: give an object"
-            )
-    metadata = given.get("metadata")
-    if metadata is not None and not (
-        isinstance(metadata, Mapping) and all(isinstance(text, str) for text in metadata.values())
-    ):
-        # Gateways choose a model by lists and objects in the metadata.
-        raise ParameterRefused(
-            f"metadata in llm_config is {shortened(metadata)}: give an object of texts"
-        )
 
 
 def _refuse_reserved(refused: Mapping[str, str], given: Mapping[str, Any]) -> None:

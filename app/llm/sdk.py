@@ -338,6 +338,9 @@ class SdkClient(LLMClient):
         body = self._encoded(self._stream_request(request.body))
         content, headers = request.content(body)
         client = self._connection.open()
+        from app.llm.answer_bytes import STREAMS
+
+        asked = STREAMS.set(True)
         try:
             async with asyncio.timeout(request.timeout_s):
                 stream = await client.post(
@@ -356,6 +359,8 @@ class SdkClient(LLMClient):
         except self._connection.errors as error:
             failure = self._broken(error, reading.headers)
             raise failure from (error if failure.status is None else None)
+        finally:
+            STREAMS.reset(asked)
 
     async def _read_whole(self, request: Request, reading: Reading) -> LLMResponse:
         response = await self._post(request, self.path)

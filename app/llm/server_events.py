@@ -22,6 +22,7 @@ _LAST_EVENT = b"[DONE]"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _FIELDS = frozenset({b"data", b"event", b"id", b"retry"})
 _OPENINGS = (b"{", b"[")
+_ENDINGS = (b"}", b"]")
 # Documents one after the other, each in a line.
 _DOCUMENTS = re.compile(rb"\s*\{[^\r\n]*\}\s*[\r\n]\s*\{")
 # The first line of a stream: a comment, or one of the fields.
@@ -35,6 +36,12 @@ _SIGN_OF_LIFE = re.compile(
 )
 # A failure that is told as a text.
 _FAILURE = re.compile(rb"(?:internal (?:server )?)?error\b", re.IGNORECASE)
+# A line, or the lines of an event together, may be as long as a whole answer.
+_MOST_BYTES = 32 * 1024 * 1024
+_MOST_LINES = 10_000
+# The lines of an event that are no whole document yet are read again for each further line. After
+# this number of bytes, only a blank line ends the event.
+_MOST_CHECKED = 1_000_000
 # A start that is longer than this, and still blank, is not looked at any further.
 _MOST_BLANK = 100_000
 
@@ -115,11 +122,17 @@ async def events_of(chunks: AsyncIterable[bytes]) -> AsyncIterator[Any]:
 
 @dataclass(slots=True)
 class _Event:
-    """One event: its name, the lines of its data, and whether the stream ended inside it."""
+    """One event: its name, the lines of its data, and whether the stream ended inside it.
+
+    ``size`` is the number of bytes of the data. ``checked`` is the number of bytes that were read
+    so far to find out whether the data are whole.
+    """
 
     name: bytes = b""
     data: list[bytes] = field(default_factory=list)
     cut: bool = False
+    size: int = 0
+    checked: int = 0
 
     @property
     def is_last(self) -> bool:
@@ -131,6 +144,9 @@ class _Event:
         """Whether the lines so far are a whole document, so that another line is not a part."""
         if self.is_last:
             return True
+        if self.checked > _MOST_CHECKED or not self.data[-1].rstrip().endswith(_ENDINGS):
+            return False
+        self.checked += self.size
         try:
             return isinstance(read_json(b"\n".join(self.data)), dict | list)
         except PROTOCOL_ERRORS:
@@ -188,6 +204,9 @@ async def _events(lines: AsyncIterable[bytes]) -> AsyncIterator[_Event]:
             while value.startswith(b"data:"):  # a proxy that made an event of each line
                 value = value.removeprefix(b"data:").removeprefix(b" ")
             event.data.append(value)
+            event.size += len(value)
+            if len(event.data) > _MOST_LINES or event.size > _MOST_BYTES:
+                raise NotTheProtocol("an event of the stream does not end")
         elif name == b"event":
             event.name = value.strip()
     event.cut = True
@@ -199,6 +218,7 @@ async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     pieces: list[bytes] = []
     ended_in_return = False
     begun = False
+    size = 0
     async for chunk in chunks:
         if not begun:
             # The chunk that ``_start_of`` has read is longer than the mark.
@@ -207,9 +227,12 @@ async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
             chunk, ended_in_return = chunk.removeprefix(b"\n"), False  # noqa: PLW2901
         first, *others = _LINE_END.split(chunk)
         pieces.append(first)
+        size += len(first)
+        if size > _MOST_BYTES:
+            raise NotTheProtocol("a line of the stream does not end")
         for line in others:
             yield b"".join(pieces)
-            pieces = [line]
+            pieces, size = [line], len(line)
         ended_in_return = chunk.endswith(b"\r") or (ended_in_return and not chunk)
     if last := b"".join(pieces):
         yield last

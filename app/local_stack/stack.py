@@ -1,11 +1,13 @@
 """The stack of one machine: the names and the command lines of the processes."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.domain.json_text import write_json
 from app.domain.plain_text import shown
+from app.domain.policies import RateLimitConfig
 from app.embedded.folders import open_home, private_folder
 from app.local_stack.process_output import Output
 from app.local_stack.supervisor import Program, Supervisor
@@ -102,6 +104,13 @@ def simulated(simulator: "SimulatorProcess", settings: "Settings | None" = None)
         "ANTHROPIC_BASE_URL": simulator.anthropic_base_url,
         "ANTHROPIC_API_KEY": "simulated",
     }
+
+
+def unlimited(providers: Collection[str]) -> dict[str, str]:
+    """Return environment variables that lift the built-in limits of providers."""
+    limits = {name: None for name in vars(RateLimitConfig()) if name != "enforcement"}
+    none = write_json(limits).decode()
+    return {f"AGENTCHORD_RATE_LIMITS__{name.upper()}__DEFAULT": none for name in providers}
 
 
 def simulated_token() -> str:

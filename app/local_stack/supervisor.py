@@ -19,6 +19,7 @@ from typing import Any, Self
 from app.errors import AgentChordError
 from app.local_stack.process_output import MAX_LINE_BYTES, Output
 
+#: A process that ends sooner after it was ready has made a false start.
 HEALTHY_AFTER_S = 5.0
 FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 30.0
@@ -71,6 +72,7 @@ class Supervisor:
         self._grace_s = grace_s
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._ready = {program.name: asyncio.Event() for program in programs}
+        self._ready_s: dict[str, float] = {}  # by the clock of the loop, of the process that runs
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -165,11 +167,13 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         false_starts = 0
         while not self._stopping.is_set():
-            started_s = loop.time()
+            self._ready_s.pop(program.name, None)
             code = await self._run(program)
             if self._stopping.is_set():
                 return
-            healthy = loop.time() - started_s >= HEALTHY_AFTER_S
+            # A start has no time limit: on a busy machine even a start that fails takes long.
+            ready_s = self._ready_s.get(program.name)
+            healthy = ready_s is not None and loop.time() - ready_s >= HEALTHY_AFTER_S
             false_starts = 0 if healthy else false_starts + 1
             ended = f"{program.name} {_how_it_ended(code)}"
             if false_starts >= MAX_FALSE_STARTS and not self._ready[program.name].is_set():
@@ -195,7 +199,7 @@ class Supervisor:
                     env={
                         name: value
                         for name, value in self._environment.items()
-                        if name not in program.without
+                        if name.upper() not in program.without
                     },
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
@@ -214,7 +218,9 @@ class Supervisor:
                 del self._processes[program.name]
 
     async def _listen(self, program: Program, ours: socket.socket) -> None:
-        if await asyncio.get_running_loop().sock_recv(ours, 16):
+        loop = asyncio.get_running_loop()
+        if await loop.sock_recv(ours, 16):
+            self._ready_s[program.name] = loop.time()
             self._ready[program.name].set()
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.domain.events import Level, level_of
+from app.domain.plain_text import one_line
 
 #: Facts that have a place of their own in the line.
 PLACED = frozenset(("agent", "error", "error_class"))
@@ -44,7 +45,7 @@ def event_line(type_: str, data: Mapping[str, Any], attempt: int | None) -> Even
     if error := data.get("error"):
         kind = data.get("error_class")
         said += f": {kind}: {error}" if kind else f": {error}"
-    return EventLine(level=level_of(type_), subject=subject, text=" ".join(said.split()))
+    return EventLine(level=level_of(type_), subject=subject, text=one_line(said))
 
 
 def _fact(name: str, value: Any) -> str:

@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from app.domain.plain_text import shown_line
 from app.errors import AgentChordError
 from app.monitoring.cluster import Sample
 from app.outbound.own_hosts import own_hosts_only
@@ -86,7 +87,7 @@ class _Reading(Collector):
             family = self._families.get(metric)
             if family is None:
                 family = self._families[metric] = _family(metric)
-            family.add_metric(labels, value)  # type: ignore[attr-defined]
+            family.add_metric([shown_line(each) for each in labels], value)  # type: ignore[attr-defined]
 
     def collect(self) -> Iterable[Metric]:
         return self._families.values()

@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from app.domain.json_text import write_json
-from app.domain.plain_text import shown
+from app.domain.plain_text import json_shown, shown
 from app.monitoring.explain import Live, explain_waits
 from app.monitoring.explain_answers import explain_answers
 from app.monitoring.explain_cost import explain_money, explain_time
@@ -341,7 +341,9 @@ def _outputs(outputs: Mapping[str, Any] | None) -> Markup:
     return EMPTY.join(
         Markup("<details open><summary>{}</summary><pre>{}</pre></details>").format(
             name,
-            output if isinstance(output, str) else write_json(output, indent=True).decode(),
+            output
+            if isinstance(output, str)
+            else json_shown(write_json(output, indent=True).decode()),
         )
         for name, output in (outputs or {}).items()
     )

@@ -46,7 +46,10 @@ def decoded(content: bytes, charset: str | None) -> str:
         content: The bytes.
         charset: The name of the character set, from any source.
     """
-    decoder = codecs.getincrementaldecoder(charset_of(charset))("replace")
+    codec = charset_of(charset)
+    if codec == "utf_16" and not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        codec = "utf_16_le"  # what the web means without a mark; the decoder would want the mark
+    decoder = codecs.getincrementaldecoder(codec)("replace")
     pieces = [
         decoder.decode(content[start : start + _PIECE_BYTES])
         for start in range(0, len(content), _PIECE_BYTES)

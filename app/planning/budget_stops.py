@@ -63,7 +63,7 @@ class Spending:
             own_usd = Decimal(0)
             for call in calls:
                 if not is_refused and own_usd + call.hold_usd > limit_usd:
-                    self._note(agent.name, "cost_limit", limit_usd, own_usd, call.hold_usd)
+                    self._refuse(agent.name, "cost_limit", limit_usd, own_usd, call.hold_usd)
                     is_refused = True
                 self._in_run(agent.name, call.hold_usd)
                 assert price is not None
@@ -83,7 +83,7 @@ class Spending:
                     self.found.append(replace(stop, agent=name))
             if run.expected_usd > limit_usd and agent.name not in noted:
                 noted.add(agent.name)
-                self._note(agent.name, "cost_limit", limit_usd, run.expected_usd, Decimal(0))
+                self._refuse(agent.name, "cost_limit", limit_usd, run.expected_usd, Decimal(0))
             for row in run.agents:
                 for call in row.calls:
                     self._in_run(f"{agent.name}/{row.name}", call.hold_usd)
@@ -92,9 +92,9 @@ class Spending:
     def _in_run(self, name: str, hold_usd: Decimal) -> None:
         if not self._is_stopped and self._spent_usd + hold_usd > self._budget_usd:
             self._is_stopped = True
-            self._note(name, "cost_budget", self._budget_usd, self._spent_usd, hold_usd)
+            self._refuse(name, "cost_budget", self._budget_usd, self._spent_usd, hold_usd)
 
-    def _note(
+    def _refuse(
         self, name: str, budget: str, limit_usd: Decimal, spent_usd: Decimal, hold_usd: Decimal
     ) -> None:
         self.found.append(

@@ -17,6 +17,7 @@ from app.configuration.sections import (
     ProviderLimits,
 )
 from app.domain.agent import PROVIDERS
+from app.domain.plain_text import find_name_problem
 from app.domain.policies import RateLimitConfig
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import ConfigurationError
@@ -140,6 +141,16 @@ def check_block(
     if not model.strip():
         raise ConfigurationError("the model is empty: give a name or a pattern, such as 'gpt-4o*'")
     _check_limits(limits)
+
+
+def check_model_name(model: str) -> None:
+    """Refuse the name or pattern of a new block; the limits of older names can be removed.
+
+    Raises:
+        ConfigurationError: If the name has a character that cannot be seen.
+    """
+    if problem := find_name_problem(model):
+        raise ConfigurationError(f"the name of the model {problem}")
 
 
 def _check_limits(limits: Mapping[str, Any]) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 from app.conditions.program import compiled
 from app.domain.agent import Agent, schema_of
+from app.domain.kinds import LLM
 from app.domain.mistakes import Mistake, inside, mistakes_of, refuse_all
-from app.domain.plain_text import find_control
+from app.domain.plain_text import find_name_problem
 from app.domain.sub_workflow import embedded
 from app.domain.workflow import Workflow
 from app.errors import WorkflowError
@@ -25,12 +26,15 @@ def check_workflow(workflow: Workflow) -> None:
         WorkflowError: If a name, a condition or a schema is not valid. The message names the agent,
             and the error has the path of the field.
     """
-    checks = [partial(_check_name, workflow.name, "the workflow's name", "name")]
+    checks: list[Callable[[], None]] = [
+        partial(_check_name, workflow.name, "the workflow's name", "name")
+    ]
     for index, agent in enumerate(workflow.agents):
         place = f"agents[{index}]"
         what = f"agent {agent.name!r}: module"
         checks += [
             partial(_check_name, agent.module, what, f"{place}.module"),
+            *_model_names(agent, place),
             partial(_check_condition, workflow, agent, place),
             partial(
                 _check_schema,
@@ -41,6 +45,13 @@ def check_workflow(workflow: Workflow) -> None:
         ]
     checks.append(partial(_check_schema, workflow.input_schema, "", "input_schema"))
     refuse_all(checks)
+
+
+def _model_names(agent: Agent, place: str) -> Iterator[Callable[[], None]]:
+    for number, option in enumerate(agent.options() if agent.kind == LLM else ()):
+        models = f"fallbacks[{number - 1}]" if number else "llm_config"
+        what = f"agent {agent.name!r}: {models}.model"
+        yield partial(_check_name, option.model, what, f"{place}.{models}.model")
 
 
 def mistakes_everywhere(
@@ -83,9 +94,5 @@ def _check_schema(schema: Any, whose: str, field: str) -> None:
 def _check_name(name: str, what: str, field: str) -> None:
     # Workflows that were stored by an earlier version may have such names. Therefore a workflow
     # that is read from Postgres is not checked here, and every output makes names visible.
-    if control := find_control(name):
-        raise WorkflowError(
-            f"{what} contains the character {control}, which controls terminals or turns text "
-            "around: remove it",
-            field=field,
-        )
+    if problem := find_name_problem(name):
+        raise WorkflowError(f"{what} {problem}", field=field)

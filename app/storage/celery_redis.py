@@ -61,9 +61,10 @@ class Backend(RedisBackend):
 
 
 def prepare_flower(url: str) -> None:
-    """Check the broker of Flower, and show Flower the way to queues behind a Unix socket.
+    """Check the broker of Flower, and give Flower's page of queues a connection of AgentChord.
 
-    Flower takes only the path and the password out of such a URL, but no user and no database.
+    Flower has a reading of its own for each form of URL, and loses parts of some forms: for a Unix
+    socket, for example, the user and the database.
 
     Args:
         url: URL of the broker, as Celery has it.
@@ -75,9 +76,9 @@ def prepare_flower(url: str) -> None:
 
     refuse_unsuitable(url)
 
-    class Socket(broker.RedisSocket):  # type: ignore[misc]
+    class Queues(broker.RedisBase):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             self.redis = connect_redis(url)
 
-    broker.RedisSocket = Socket
+    broker.Redis = broker.RedisSsl = broker.RedisSocket = Queues

@@ -17,14 +17,15 @@ from redis.asyncio import connection as async_connection
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
+    AuthenticationError,
     MasterDownError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.configuration.service_urls import RedisUrl, read_redis_url
 from app.errors import ConfigurationError
@@ -32,12 +33,16 @@ from app.errors import ConfigurationError
 CLOSE_STEP_S = 0.1
 #: Seconds of silence after which a connection gets a PING, and seconds in which Redis must answer.
 QUIET_S = 15.0
+#: Seconds in which Redis must answer to the first question of a client.
+ANSWER_S = 1.0
 #: Answers that concern this server, and not the command. redis-py has classes for the first three
 #: answers; an answer inside of a script's error has no class.
 _REFUSAL_CLASSES = (ReadOnlyError, OutOfMemoryError, MasterDownError)
 _REFUSAL = re.compile(
     r"(?:^|\s-)(?:READONLY|OOM|MASTERDOWN|MISCONF|NOREPLICAS|UNBLOCKED|BUSY) ", re.ASCII
 )
+#: Answers to a new connection for which no wait helps: wrong accounts, databases, certificates.
+_HOPELESS = re.compile(r"DB index|invalid DB|Invalid Database|\[SSL|CERTIFICATE_VERIFY_FAILED")
 _UNSUITABLE = {
     "cluster": "a Redis Cluster, in which no script could change keys of two slots: use one Redis "
     "(with replicas, if necessary) without cluster mode",
@@ -71,9 +76,16 @@ class _Checked(_Renewing):
         super().on_connect_check_health(check_health)  # type: ignore[misc]
         hello: Mapping[Any, Any] = self.handshake_metadata or {}  # type: ignore[attr-defined]
         mode = hello.get("mode", hello.get(b"mode", b""))
-        if reason := _UNSUITABLE.get(mode.decode() if isinstance(mode, bytes) else mode):
+        try:
+            _check_mode(mode)
+        except ConfigurationError:
             self.disconnect()  # type: ignore[attr-defined]
-            raise ConfigurationError(f"REDIS_URL leads to {reason}")
+            raise
+
+
+def _check_mode(mode: bytes | str) -> None:
+    if reason := _UNSUITABLE.get(mode.decode() if isinstance(mode, bytes) else mode):
+        raise ConfigurationError(f"REDIS_URL leads to {reason}")
 
 
 @cache
@@ -133,7 +145,8 @@ def celery_redis_url(text: str) -> str:
     if url.path:
         return f"redis+socket://{at}{quote(url.path)}?virtual_host={url.db}"
     scheme = "redis" if url.tls is None else "rediss"
-    return f"{scheme}://{at}{url.place}/{url.db}"
+    place = url.place.replace("%", "%25")  # the zone of an address of IPv6
+    return f"{scheme}://{at}{place}/{url.db}"
 
 
 def connect_redis(url: str, *, max_connections: int = 32) -> Redis:
@@ -187,15 +200,50 @@ def server_memory(url: str) -> dict[str, Any]:
 
 
 def refuse_unsuitable(url: str) -> None:
-    """Refuse a Redis Cluster and a Sentinel at the start of a process.
+    """Refuse a Redis with which no process of AgentChord could work, at the start of a process.
 
     A Redis that cannot be reached is not refused, because the process waits for this Redis.
 
     Raises:
-        ConfigurationError: If the server is a Redis Cluster or a Sentinel.
+        ConfigurationError: If the server is a Redis Cluster or a Sentinel, or if the server refuses
+            the account, the database or the certificate of REDIS_URL.
     """
-    with contextlib.suppress(RedisError):
+    try:
         ask_server(url)
+    except RedisError as error:
+        _refuse_hopeless(error)
+
+
+async def refuse_unsuitable_soon(redis: Redis) -> None:
+    """Refuse the same servers for a client on an event loop, which must not be held up.
+
+    A server that does not answer within ``ANSWER_S`` is not refused.
+
+    Raises:
+        ConfigurationError: As ``refuse_unsuitable``.
+    """
+    try:
+        mode = await asyncio.wait_for(_mode(redis), ANSWER_S)
+    except TimeoutError:
+        return
+    except RedisError as error:
+        _refuse_hopeless(error)
+        return
+    _check_mode(mode)
+
+
+async def _mode(redis: Redis) -> bytes:
+    answer: Any = await redis.execute_command("HELLO")  # type: ignore[no-untyped-call]
+    pairs = answer if isinstance(answer, Mapping) else dict(zip(*[iter(answer)] * 2, strict=True))
+    mode: bytes = pairs.get(b"mode", b"")
+    return mode
+
+
+def _refuse_hopeless(error: RedisError) -> None:
+    """Raise an error of the account, the database or the certificate; no answer has a password."""
+    if isinstance(error, AuthenticationError) or _HOPELESS.search(str(error)):
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"Redis refuses REDIS_URL: {reason}") from error
 
 
 class Script:

@@ -4,12 +4,15 @@ Alembic is imported only inside the functions that migrate, because every worker
 when the worker starts, in order to check the schema.
 """
 
+import contextlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 import migrations
 from app.configuration.service_urls import read_postgres_url
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 #: The revision that this version needs. Revisions are numbered, so a higher number is newer.
 HEAD = "0020"
+REVISION = text("SELECT version_num FROM alembic_version")
 MIGRATION_LOCK = 7_465_001
 #: A migration may work for long on large tables, and waits for the migration of another process.
 MIGRATION_SETTINGS = {
@@ -30,6 +34,13 @@ MIGRATION_SETTINGS = {
 }
 #: A word of the messages with which poolers refuse the settings of a session.
 POOLER_WORD = "startup parameter"
+#: Messages of libpq and Postgres about a wrong setting, for which no wait helps. The settings come
+#: from ``options``, from a service file, or from variables such as PGTZ.
+WRONG_SETTING = re.compile(
+    r"invalid value for parameter|unrecognized configuration parameter|permission denied to set"
+    r"|invalid command-line argument|invalid \w+ value|definition of service|service file"
+    r"|(?:certificate|private key) file"
+)
 
 
 def current(url: str) -> str | None:
@@ -41,9 +52,7 @@ def current(url: str) -> str | None:
     engine = create_sync_engine(url, application_name="agentchord schema")
     try:
         with engine.connect() as connection:
-            revision: str | None = connection.scalar(
-                text("SELECT version_num FROM alembic_version")
-            )
+            revision: str | None = connection.scalar(REVISION)
             return revision
     except ProgrammingError:  # there is no such table
         return None
@@ -81,9 +90,10 @@ def unreachable(url: str, error: Exception) -> str:
 
 
 def _unavailable(url: str, error: Exception) -> AgentChordError:
-    """Return the error of a server that did not answer, or of a pooler, for which no wait helps."""
+    """Return the error of a server that did not answer, or an error for which no wait helps."""
     text = unreachable(url, error)
-    return ConfigurationError(text) if POOLER_WORD in text else ServiceUnavailable(text)
+    hopeless = POOLER_WORD in text or WRONG_SETTING.search(text)
+    return ConfigurationError(text) if hopeless else ServiceUnavailable(text)
 
 
 def upgrade(url: str) -> None:
@@ -135,7 +145,31 @@ def require(url: str) -> None:
         SchemaMismatch: If the schema is older or newer; the message contains the remedy.
         ServiceUnavailable: If Postgres cannot be reached.
     """
-    found = current(url)
+    _check(current(url))
+
+
+def refuse_newer(url: str) -> None:
+    """Refuse a newer schema, for a process that also works while Postgres is away or empty.
+
+    Raises:
+        SchemaMismatch: If the schema is newer than this version knows.
+    """
+    with contextlib.suppress(ServiceUnavailable):
+        if (found := current(url)) is not None and found > HEAD:
+            raise _newer(found)
+
+
+async def require_inside(connection: AsyncConnection) -> None:
+    """Refuse such a database inside of a transaction.
+
+    Raises:
+        SchemaMismatch: If the schema is older or newer; the message contains the remedy.
+        sqlalchemy.exc.DBAPIError: If the database has no tables.
+    """
+    _check(await connection.scalar(REVISION))
+
+
+def _check(found: str | None) -> None:
     if found == HEAD:
         return
     if found is None or found < HEAD:

@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL, Engine, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from app.configuration import libpq
 from app.configuration.service_urls import read_postgres_url
 from app.domain.json_text import read_json, write_jsonb
 from app.errors import ConfigurationError
@@ -41,9 +42,15 @@ LOOKUP_SETTINGS = {
 #: new session whether Postgres has received its settings.
 FIXED_SETTINGS = {
     "timezone": "UTC",
+    "datestyle": "ISO,MDY",
+    "intervalstyle": "postgres",
     "default_transaction_isolation": r"read\ committed",
     "agentchord.session": "1",
 }
+#: Parameters of a connection on which the code relies; a service file cannot change them, and an
+#: empty value keeps PGHOSTADDR from leading to another server than the one in DATABASE_URL.
+FIXED_PARAMETERS = {"client_encoding": "UTF8", "replication": ""}
+UNLESS_GIVEN = {"hostaddr": ""}
 #: Parameters of a connection that DATABASE_URL may change. If DATABASE_URL has several hosts, or if
 #: a host is a replica now, libpq looks for the host that accepts writes.
 CONNECTION = {
@@ -60,7 +67,12 @@ CONNECTION = {
 #: Another session may lead to a better server, so these errors renew the connections.
 OF_THE_SERVER = ("25006", "53", "57P", "58")
 DRIVER = URL.create("postgresql+psycopg")
-CHECK_SESSION = "SELECT pg_backend_pid(), current_setting('agentchord.session', true)"
+# libpq sends the variables PGTZ and PGDATESTYLE after the settings of the session, so the session
+# sets both again.
+CHECK_SESSION = """
+    SELECT pg_backend_pid(), current_setting('agentchord.session', true),
+        set_config('timezone', 'UTC', false), set_config('datestyle', 'ISO, MDY', false)
+"""
 
 
 def dumps(value: Any, *, sort_keys: bool = False) -> str:
@@ -72,6 +84,8 @@ def connection_parameters(
     url: str, application_name: str, session_settings: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the parameters of a connection: those of DATABASE_URL, and AgentChord's own.
+
+    A parameter that neither has is taken by libpq from a service file or from the environment.
 
     Args:
         url: URL of Postgres. Its parameters take precedence, except the settings of a session on
@@ -87,11 +101,14 @@ def connection_parameters(
     )
     if name := given.get("application_name"):
         application_name = f"agentchord {name}{application_name.removeprefix('agentchord')}"
+    options = given["options"] if "options" in given else libpq.default("options")
     return {
         **CONNECTION,
+        **UNLESS_GIVEN,
         **given,
+        **FIXED_PARAMETERS,
         "application_name": application_name,
-        "options": " ".join(filter(None, (own, given.get("options"), fixed))),
+        "options": " ".join(filter(None, (own, options, fixed))),
     }
 
 
@@ -181,7 +198,7 @@ def _check_session(connection: Any, _: object) -> None:
     connection.autocommit = True
     with closing(connection.cursor()) as cursor:
         cursor.execute(CHECK_SESSION)
-        pid, mark = cursor.fetchone()
+        pid, mark, *_ = cursor.fetchone()
     connection.autocommit = False
     own = getattr(connection, "driver_connection", connection).info.backend_pid
     if mark is None or pid != own:

@@ -299,7 +299,7 @@ def test_without_an_api_key_an_agent_fails_with_the_remedy_and_calls_nobody(tmp_
         done = stack.python("-c", program)
         served = stack.simulator.ledger()
 
-    assert done.stdout == "failed|no API key for openai: set OPENAI_API_KEY|0E-10\n", done.stderr
+    assert done.stdout == "failed|no API key for openai: set OPENAI_API_KEY|0\n", done.stderr
     assert served == []
 
 

@@ -70,6 +70,36 @@ def test_worker_becomes_a_celery_worker_for_its_queue(
     assert re.findall(r'"name": "(\w+)", "exchange"', asked.stdout) == ["scheduler"]
 
 
+@pytest.mark.parametrize("program", ["agentchord worker", "celery -A app worker -P threads"])
+def test_a_worker_finds_modules_in_its_folder(
+    environment: dict[str, str], tmp_path: Path, program: str
+) -> None:
+    """The commands are the installed ones, because ``python -m`` always looks in the folder."""
+    (tmp_path / "orders.py").write_text(
+        "from app import tool\n\n@tool\ndef order(number: int) -> str:\n    return 'sent'\n"
+    )
+    folder = Path(sys.executable).parent
+    name, *words = program.split()
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [folder / name, *words, *("--loglevel", "info")],
+            env=environment | {"AGENTCHORD_IMPORTS": "orders"},
+            cwd=tmp_path,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            wait_until(
+                lambda: " ready" in log.read_text() or process.poll() is not None,
+                timeout_s=READY_S,
+            )
+            process.terminate()
+            assert process.wait(20) == 0, log.read_text()
+        finally:
+            process.kill()
+
+
 def test_beat_keeps_its_file_in_the_home(environment: dict[str, str], tmp_path: Path) -> None:
     with running(environment, tmp_path, "beat") as (process, log):
         wait_until(lambda: "beat v" in log.read_text(), timeout_s=READY_S)

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +76,17 @@ class Up:
 
 
 @contextmanager
-def running_up(folder: Path, simulator: SimulatorProcess, *words: str) -> Iterator[Up]:
+def running_up(
+    folder: Path, simulator: SimulatorProcess, *words: str, configuration: str = ""
+) -> Iterator[Up]:
     folder.mkdir(exist_ok=True)
-    configuration = folder / "agentchord.yaml"
-    configuration.write_text(CONFIGURATION)
+    file = folder / "agentchord.yaml"
+    file.write_text(CONFIGURATION + configuration)
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "AGENTCHORD_HOME": str(folder / "home"),
-        "AGENTCHORD_CONFIG": str(configuration),
+        "AGENTCHORD_CONFIG": str(file),
         "OPENAI_BASE_URL": simulator.openai_base_url,
         "OPENAI_API_KEY": "any",
         "ANTHROPIC_BASE_URL": simulator.anthropic_base_url,
@@ -229,3 +232,32 @@ def test_a_stack_that_cannot_start_ends_with_the_last_words_of_its_process(
     assert last.startswith("agentchord: ")
     assert "3 times at its start" in last
     assert "no_such_tools" in last
+
+
+def test_the_simulator_has_no_built_in_limits(tmp_path: Path, simulator: SimulatorProcess) -> None:
+    """With 60 requests per minute, 30 requests would take 29 s."""
+    limits = {"openai": "none", "anthropic": "5,000/min"}
+    agents = [
+        {"name": f"a{n}", "prompt_template": "go", "llm_config": {"model": "gpt-4o-mini"}}
+        for n in range(30)
+    ]
+    file = tmp_path / "many.json"
+    file.write_text(json.dumps({"name": "many", "agents": agents}))
+    own = "rate_limits: {anthropic: {default: {requests_per_minute: 5000}}}\n"
+
+    with running_up(tmp_path, simulator, "--simulator", configuration=own) as up:
+        done = up.cli("run", str(file), "--follow", "--json")
+
+    assert up.ready["limits"] == limits
+    run = json.loads(done.stdout)
+    started, finished = (datetime.fromisoformat(run[key]) for key in ("started_at", "finished_at"))
+    assert run["status"] == "completed"
+    assert finished - started < timedelta(seconds=29)
+
+
+def test_the_ready_line_names_the_limits(tmp_path: Path, simulator: SimulatorProcess) -> None:
+    with running_up(tmp_path, simulator) as up:
+        assert up.ready["limits"] == {
+            "openai": "60/min (built-in)",
+            "anthropic": "60/min (built-in)",
+        }

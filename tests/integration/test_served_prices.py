@@ -253,7 +253,9 @@ OWN = {"input": 50, "output": 400}
         ("gpt-5", "gpt-5-2025-08-07", {}, "gpt-5"),
         ("gpt-5", "gpt-5-2025-08-07", {"gpt-5": [OWN]}, "gpt-5"),
         ("gpt-5", "ours", {"openai/ours": [OWN]}, "ours"),
-        ("gpt-5", "a-name-without-a-price", {}, "gpt-5"),
+        ("gpt-5", "gpt-5-2031-01-01", {}, "gpt-5"),
+        ("gpt-5", "gpt-5-latest", {}, "gpt-5"),
+        ("llama", "models/llama-3.gguf", {"openai/*": [OWN]}, "llama"),
         ("our-deployment", "gpt-5-nano", {"openai/our-deployment": [OWN]}, "our-deployment"),
         ("any", "gpt-5", {"openai/*": [OWN], "gpt-5": [OWN | {"input": 70}]}, "gpt-5"),
     ],
@@ -271,6 +273,40 @@ async def test_the_model_that_answers_is_priced(
     assert (row.model, row.model_answered) == (asked, answered)
     assert row.cost_usd == round_to_ledger(pricing.price_of("openai", priced).cost(usage)) > 0
     assert (await booked.reprice(pricing)).changes == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("asked", "answered", "own"),
+    [
+        ("gpt-5-nano", "a-name-without-a-price", {}),
+        ("gpt-5-nano", "openai/gpt-5-nano", {}),
+        ("gpt-5-nano", "claude-opus-5-5@fast", {}),
+        ("gpt-4o-mini", "gpt-4o-mini-search-preview", {}),
+        ("gpt-5-nano", "gpt-5-nano:online", {"gpt-5-nano": [OWN]}),
+        ("our-deployment", "our-deployment:nitro", {"openai/our-deployment": [OWN]}),
+    ],
+)
+async def test_an_answer_of_a_model_that_is_not_understood_costs_at_least_its_hold(
+    cluster: Cluster, asked: str, answered: str, own: dict[str, Any], stream: bool
+) -> None:
+    config = {"model": asked, "provider": "openai", "stream": stream}
+    pricing = pricing_of(costs=CostConfig(model_prices=own))
+
+    booked = await book(cluster, config, named(answered), pricing=pricing)
+
+    assert booked.row.model_answered == answered
+    assert booked.row.kind == "estimated"
+    assert booked.row.cost_usd >= booked.held_usd
+    assert (await booked.reprice(pricing)).changes == []
+    # A price for the name tells the cost of the calls that were made before.
+    with_fee = {**own, f"openai/{answered}": [OWN | {"requests": 0}]}
+    priced = pricing_of(costs=CostConfig(model_prices=with_fee))
+    (change,) = (await booked.reprice(priced)).changes
+    usage = Usage(**{name: getattr(booked.row, name) for name in TOKENS})
+    right = round_to_ledger(priced.price_of("openai", answered).cost(usage))
+    assert change.difference_usd == right - booked.row.cost_usd
+    assert (await booked.reprice(priced)).changes == []
 
 
 @pytest.mark.parametrize("protocol", ["openai", "anthropic"])

@@ -118,7 +118,9 @@ def test_every_dependency_has_its_reason() -> None:
 def test_every_text_of_the_command_line_is_printed_as_plain_text() -> None:
     files = (path for path in (ROOT / "app" / "cli").glob("*.py") if path.name not in PRINTERS)
 
-    printing = r"(?<![\w.])print\(|\bstdout\.write\(|\bConsole\(|typer\.echo\("
+    printing = r"(?<![\w.])print\(|\bstdout\.write\(|\bConsole\(|(?<!\w)Text\(|typer\.echo\("
     found = lines_that_match(printing, files)
 
-    assert found == [], "call tell(), say(), answer() or console(), which show control characters"
+    assert found == [], (
+        "call tell(), say(), answer(), styled() or console(), which show what cannot be seen"
+    )

@@ -8,7 +8,6 @@ OTHER_READERS = re.compile(r"^\s*(?:import (?:or)?json\b|from (?:or)?json import
 #: Modules that read or write JSON themselves -> the reason why no value of a user is changed there.
 REASONS = {
     "app/cli/output.py": "the standard library writes every stored value exactly",
-    "app/cli/run.py": "the standard library writes every stored value exactly",
     "app/cli/up.py": "writes addresses and paths",
     "app/sandbox/program.py": "imports no module of the application, and reads exactly",
     "app/documents/files.py": "reads only the keys, for the lines of a file",

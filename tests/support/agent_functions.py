@@ -36,6 +36,11 @@ def fail_twice(context: AgentContext) -> int:
     return context.attempt
 
 
+def fail_with(text: str, **_: object) -> None:
+    """Fail with a text from outside."""
+    raise OSError(text)
+
+
 def refuse() -> None:
     raise AgentError("no attempt can help")
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from app.domain.agent import Agent
 from app.domain.agent_validation import FALLBACK_CLASSES
 from app.domain.on_cut import OnCut
-from app.domain.plain_text import find_control
+from app.domain.plain_text import find_name_problem
 from app.domain.retry import RetryPolicy, RetryStrategy
 from app.domain.workflow import Workflow
 from app.tools.tool import tool
@@ -54,7 +54,7 @@ def _floats(low: float, high: float) -> st.SearchStrategy[float]:
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 #: Names are shown on terminals.
-words = texts.filter(lambda text: text.strip() and find_control(text) is None)
+words = texts.filter(lambda text: text.strip() and find_name_problem(text) is None)
 _VALUE = {"about": "topic"}
 _CONFIG = st.fixed_dictionaries(
     {"model": st.sampled_from(["gpt-4o-mini", "claude-haiku-4-5"])},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.configuration.service_urls import with_password
+from app.configuration.url_parts import with_password
 from app.embedded import ServiceUrls
 
 PLANTED = "Zq9-planted"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.configuration.service_urls import secrets_of
+from app.configuration.url_parts import secrets_of
 from app.embedded import ServiceUrls
 from tests.support.planted import PLANTED, assert_not_logged, assert_not_printed, plant
 

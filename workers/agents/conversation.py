@@ -170,7 +170,7 @@ def _readable(call: ToolCall) -> ToolCall:
     """Return a call; drop incomplete arguments, because some servers refuse half JSON."""
     try:
         is_whole = isinstance(json.loads(call.arguments), dict)
-    except ValueError:
+    except (RecursionError, ValueError):
         is_whole = False
     return call if is_whole else replace(call, arguments="{}")
 

@@ -28,6 +28,8 @@ from app.rate_limits.limiter import ClusterLimiter
 from workers.calls.base import CallOutcome, CallRequest
 from workers.calls.money import HoldTicket, Money
 from workers.calls.records import PreparedCall, answered, failed, void
+from workers.history import HistoryWriter
+from workers.texts import storable
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +78,7 @@ class ProviderRing:
         money: Places holds.
         texts: Publishes the text of streaming agents to the clients that follow the run.
         counter: Counts the tokens of long prompts.
+        history: Notes in the runs' histories that another model has answered.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class ProviderRing:
         money: Money,
         texts: Publisher,
         counter: Counter,
+        history: HistoryWriter,
     ) -> None:
         self._clients = clients
         self._limiter = limiter
@@ -94,6 +98,7 @@ class ProviderRing:
         self._money = money
         self._texts = texts
         self._counter = counter
+        self._history = history
         self._estimates = PromptEstimates()
 
     async def call(self, request: CallRequest) -> CallOutcome:
@@ -125,14 +130,7 @@ class ProviderRing:
         if not response.metadata.get("usage_missing"):
             self._learn(call, response.usage.prompt_tokens)
         settling.note(answered(call, response, time.monotonic() - started_s))
-        if call.plan.quote_answered(response.model) != call.plan.quote:
-            log.warning(
-                "another_model_answered",
-                agent=request.agent.name,
-                provider=request.provider,
-                model=request.model,
-                answered=response.model,
-            )
+        self._tell_other_model(call, response.model)
         if text:
             clock.first_token(response.metadata.get("first_token_s"))
             await text.close()
@@ -177,6 +175,21 @@ class ProviderRing:
                 f"agent {agent.name!r}: {problem}", provider=request.provider, reached=False
             )
         return call
+
+    def _tell_other_model(self, call: PreparedCall, answered: str) -> None:
+        """Tell the run's history and the log that another model than the requested has answered."""
+        request, quote = call.request, call.plan.quote_answered(answered)
+        if quote == call.plan.quote:
+            return
+        facts = {
+            "agent": request.agent.name,
+            "provider": request.provider,
+            "model": request.model,
+            "answered": storable(answered),
+            "priced": quote.understood,
+        }
+        log.warning("another_model_answered", run_id=str(request.job.run.run_id), **facts)
+        self._history.note(request.job, "another_model_answered", facts)
 
     def _expected_tokens(self, request: CallRequest, plan: CallPlan) -> int:
         guessed = plan.guessed_tokens

@@ -2,7 +2,8 @@
 
 The price depends on the model that has answered, and on the service tier, the speed and the region
 with which the provider served the call. If the answer does not state these facts, or if a stated
-fact has no price, the entry is an estimate at the most expensive price that may apply.
+fact has no price, the entry is an estimate at the most expensive price that may apply. If no price
+is known for the model that has answered, the entry is also at least the hold.
 """
 
 from collections.abc import Mapping
@@ -50,8 +51,8 @@ def answered(call: PreparedCall, response: LLMResponse, seconds: float) -> CallR
         return _at_most(record, call)
     if facts.get("usage_missing") and not facts.get("prompt_counted"):
         # Without usage from the provider, the tokens are the upper bounds of the plan.
-        return _estimated(record, call.plan, response.usage)
-    counted = _counted(record, call.plan, response.usage, response.raw_usage)
+        return _estimated(record, call, response.usage)
+    counted = _counted(record, call, response.usage, response.raw_usage)
     return replace(counted, kind="estimated") if facts.get("usage_missing") else counted
 
 
@@ -94,29 +95,29 @@ def shared(request: CallRequest, price: Price, answer: LLMResponse) -> CallRecor
 
 def _broken_off(record: CallRecord, call: PreparedCall, came: Partial) -> CallRecord:
     """Book a stream that broke off; the provider bills the part that was generated."""
-    plan = call.plan
     record = replace(
         record, model_answered=came.model, request_id=came.request_id, served=came.served
     )
     if came.final:
-        return _counted(record, plan, came.usage, came.raw_usage)
-    if plan.server_uses.uses:
+        return _counted(record, call, came.usage, came.raw_usage)
+    if call.plan.server_uses.uses:
         return _at_most(record, call)
     if came.prompt_counted:
-        counted = _counted(record, plan, came.usage, came.raw_usage)
+        counted = _counted(record, call, came.usage, came.raw_usage)
         return replace(counted, kind="estimated")
-    return _estimated(record, plan, came.usage)
+    return _estimated(record, call, came.usage)
 
 
 def _counted(
-    record: CallRecord, plan: CallPlan, usage: Usage, raw_usage: Mapping[str, Any]
+    record: CallRecord, call: PreparedCall, usage: Usage, raw_usage: Mapping[str, Any]
 ) -> CallRecord:
-    quote = plan.quote_answered(record.model_answered)
+    quote = call.plan.quote_answered(record.model_answered)
     price, certain = quote.settle(usage, record.served or {})
+    cost_usd = quote.booked_usd(price, usage, call.hold.amount_usd)
     return replace(
         record,
         kind="actual" if certain else "estimated",
-        cost_usd=round_to_ledger(price.cost(usage)),
+        cost_usd=round_to_ledger(cost_usd),
         usage=usage,
         raw_usage=raw_usage,
         saved_usd=round_to_ledger(price.saving(usage)),
@@ -124,12 +125,13 @@ def _counted(
     )
 
 
-def _estimated(record: CallRecord, plan: CallPlan, usage: Usage) -> CallRecord:
+def _estimated(record: CallRecord, call: PreparedCall, usage: Usage) -> CallRecord:
     """Book a prompt that the provider has not counted, at the highest price that may apply.
 
     The prompt's tokens are booked as tokens of the sort that has this price. So a later pricing of
     the entry finds the same cost.
     """
+    plan = call.plan
     # The client knows only the bytes; the provider may have counted the prompt before the call.
     prompt_tokens = min(usage.prompt_tokens, plan.bound_tokens)
     parts = ["input_tokens"]
@@ -140,7 +142,8 @@ def _estimated(record: CallRecord, plan: CallPlan, usage: Usage) -> CallRecord:
     rest = Usage(output_tokens=usage.output_tokens, reasoning_tokens=usage.reasoning_tokens)
     usages = [replace(rest, **{part: prompt_tokens}) for part in parts]
     quote = plan.quote_answered(record.model_answered)
-    costs = [quote.settle(one, record.served or {}).price.cost(one) for one in usages]
+    held_usd, served = call.hold.amount_usd, record.served or {}
+    costs = [quote.booked_usd(quote.settle(one, served).price, one, held_usd) for one in usages]
     most_usd, most = max(zip(costs, usages, strict=True), key=lambda pair: pair[0])
     return replace(record, kind="estimated", cost_usd=round_to_ledger(most_usd), usage=most)
 

@@ -9,6 +9,7 @@ import pytest
 from celery import Celery
 
 from app.domain.events import RunEvent
+from app.domain.plain_text import shown
 from app.domain.status import AgentStatus
 from app.storage.records import Ending
 from app.telemetry.redaction import Redactor
@@ -163,3 +164,18 @@ def test_lanes_that_were_received_before_flower_listened_have_a_name() -> None:
 
     ((_, fields),) = sent
     assert (fields["name"], fields["args"]) == ("agentchord.lane", "('run', 0)")
+
+
+def test_texts_are_shown_in_flower_as_on_a_terminal() -> None:
+    hostile = "\x1b]8;;http://x\x07\r\x85\u202e\u200b"
+    by = flower_events(payloads=True)
+
+    for ending in (replace(DONE, output=hostile), replace(BROKEN, error=hostile)):
+        job = announced()
+        job.prompt = hostile
+        by.ended(job, ending)
+
+    (_, done), (_, failed) = sent(by)
+    assert done["result"].endswith(shown(hostile))
+    assert failed["exception"] == f"BadRequest: {shown(hostile)}"
+    assert done["args"].isprintable()

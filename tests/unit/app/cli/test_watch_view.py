@@ -1,8 +1,15 @@
 """The view of a run fits the screen for runs of any size."""
 
-import pytest
+import io
+import re
 
+import pytest
+from rich.console import Group, RenderableType
+
+from app.cli.output import PlainConsole
+from app.cli.progress_views import picture
 from app.cli.watch_view import watch_lines
+from app.domain.plain_text import shown
 from app.monitoring.activity import Activity
 from app.monitoring.explain import Live, explain_waits
 from app.monitoring.run_history import RunHistory
@@ -77,3 +84,32 @@ def test_nothing_is_known_yet_of_what_a_run_does() -> None:
     lines = watch_lines(run, None, (), width=80, height=24)
 
     assert lines[0].plain.startswith("hiring  running  level 1 of 1")
+
+
+HOSTILE = "\x1b[2J\x1b]8;;http://x\x07\x08\r\x85\x9b\u202e\u200b[red]:smile:"
+
+
+def on_a_terminal(drawing: RenderableType) -> str:
+    """Draw on a terminal of much room; the styles of AgentChord itself are taken out."""
+    screen = PlainConsole(file=io.StringIO(), force_terminal=True, width=2000, highlight=False)
+    screen.print(drawing)
+    drawn = screen.file
+    assert isinstance(drawn, io.StringIO)
+    return re.sub(r"\x1b\[[0-9;]*m", "", drawn.getvalue())
+
+
+def test_both_pictures_spell_a_text_from_outside_as_lines_do() -> None:
+    failed = agent("a", status="failed", error=f"error~{HOSTILE}~", module=f"module~{HOSTILE}~")
+    busy = agent("b", status="running", finished_at=None)
+    run = history(failed, busy, run={"workflow": f"workflow~{HOSTILE}~", "error": "x"})
+    activity = Activity(history=run, calls=1, calls_per_s=1.0)
+    lines = watch_lines(run.run, activity, (), width=2000, height=40)
+
+    watched = on_a_terminal(Group(*lines))
+    followed = on_a_terminal(picture(run.run, {"b": f"text~{HOSTILE}~"}))
+
+    for place in ("workflow", "module", "error"):
+        assert f"{place}~{shown(HOSTILE)}~" in watched
+        assert f"{place}~{shown(HOSTILE)}~" in followed
+    assert f"text~{shown(HOSTILE)}~" in followed
+    assert (watched + followed).replace("\n", "").isprintable()

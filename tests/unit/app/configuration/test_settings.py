@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from app.configuration.sections import ProviderSettings
-from app.configuration.settings import SECRETS, Settings, load_settings
+from app.configuration.settings import (
+    KEYLESS,
+    SECRETS,
+    Settings,
+    load_settings,
+)
 from app.documents.files import read_document
 from app.domain.policies import CostConfig, RateLimitConfig
 from app.domain.retry import RetryPolicy, RetryStrategy
@@ -184,7 +189,7 @@ def test_a_file_with_everything_commented_out_changes_nothing(
         ("engine:\n  lane_width: 0\n", "2: engine.lane_width", "is 0: input should be greater"),
         ("engine:\n  lane_width: many\n", "2: engine.lane_width", "is 'many': input should be a v"),
         ("engine:\n  lane_width: true\n", "2: engine.lane_width", "true and false have no meaning"),
-        ("engine:\n  lease_s: 1e999\n", "2: engine.lease_s", "input should be a finite number"),
+        ("engine:\n  lease_s: 1e999\n", "2: engine.lease_s", "is too large a number"),
         ("engine:\n  lease_s: 9\n", "1: engine", "make the lease at least twice as long"),
         ("engine: fast\n", "1: engine", "is 'fast': input should be a valid dictionary"),
         ("retry:\n  max_delai: 1\n", "2: retry.max_delai", "did you mean 'max_delay'?"),
@@ -303,7 +308,7 @@ def test_a_mistake_in_an_argument_is_refused() -> None:
 def test_a_dotenv_that_is_not_text_is_refused(folder: Path) -> None:
     (folder / ".env").write_bytes(b"OPENAI_API_KEY=\xff")
 
-    assert refusal() == ".env is not UTF-8 text: save it as UTF-8"
+    assert refusal() == ".env:1: is not UTF-8 text: save it as UTF-8"
 
 
 def test_the_chain_of_a_refusal_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -532,12 +537,103 @@ def test_a_dotenv_of_another_user_is_refused_before_it_is_read(
         load_settings()
     os.chown(dotenv, 0, 0)
     loaded = load_settings()
-    dotenv.chmod(0o666)
-    with pytest.raises(ConfigurationError, match=r"every user may write to \.env"):
-        load_settings()
 
     assert "\n" not in str(refused.value)
     assert loaded.openai_base_url == "http://stranger"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_a_dotenv_that_only_its_owner_may_write_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_under(umask, tmp_path / ".env")
+
+    assert load_settings().openai_base_url == "http://mine"
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o007, 0o020])
+def test_a_dotenv_that_a_group_or_others_may_write_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_under(umask, tmp_path / ".env")
+
+    with pytest.raises(ConfigurationError, match=r"other users may write to \.env") as refused:
+        load_settings()
+
+    assert "chmod go-w .env" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def write_under(umask: int, dotenv: Path) -> None:
+    before = os.umask(umask)
+    try:
+        dotenv.write_text("OPENAI_BASE_URL=http://mine")
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("AGENTCHORD_DATABASE_PASSWORD", "AGENTCHORD_REDIS_PASSWORD", "DATABASE_URL", "REDIS_URL"),
+        *("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AGENTCHORD_FLOWER_BASIC_AUTH"),
+    ],
+)
+def test_bytes_that_are_not_utf_8_are_refused_by_the_name_of_their_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://ada@db/chord")
+    monkeypatch.setenv("REDIS_URL", "redis://ada:@cache")
+    before = {"DATABASE_URL": "postgresql://ada:", "REDIS_URL": "redis://ada:"}.get(name, "")
+    after = "@db" if before else ""
+    monkeypatch.setenv(name, f"{before}Zq9\udcffq{after}")
+
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings()
+
+    assert f"{name}: has bytes that are not UTF-8 text" in str(refused.value)
+    assert "Zq9" not in str(refused.value)
+    assert "udcff" not in str(refused.value)
+
+
+def test_the_line_end_of_a_file_with_a_secret_belongs_to_no_url(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://ada:pw@db/chord\n")
+    monkeypatch.setenv("REDIS_URL", " redis://cache/1 \r\n")
+
+    settings = load_settings()
+
+    assert settings.database_url == SecretStr("postgresql://ada:pw@db/chord")
+    assert settings.redis_url == SecretStr("redis://cache/1")
+
+
+def test_a_process_without_keys_reads_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("ANTHROPIC_API_KEY=in-dotenv\nACME_PASS=in-dotenv\n")
+    (tmp_path / ".env").chmod(0o600)
+    monkeypatch.setenv("OPENAI_API_KEY", "in-environment")
+    monkeypatch.setenv("openai_api_key", "in-small-letters")
+    monkeypatch.setenv(
+        "AGENTCHORD_PROVIDERS",
+        '{"acme": {"protocol": "openai", "base_url": "http://h", "api_key_env": "ACME_PASS"}}',
+    )
+
+    environment = load_settings().environment_without_keys()
+    assert environment is not None
+    monkeypatch.setenv(KEYLESS, environment[KEYLESS])
+    settings = load_settings()
+
+    assert [name for name in environment if name.upper() == "OPENAI_API_KEY"] == []
+    assert settings.openai_api_key is None
+    assert settings.anthropic_api_key is None
+    assert settings.access_to("acme").api_key is None
+    assert settings.environment_without_keys() is not None
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.delenv("openai_api_key")
+    assert settings.environment_without_keys() is None
 
 
 def test_the_variables_of_keys_are_those_that_only_agents_need(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.costs.pricing import Pricing
+from app.costs.quote import asked_of
 from app.domain.policies import CostConfig
 from app.domain.providers import Provider
 from app.domain.usage import SERVED, Usage, served_by
@@ -254,7 +255,7 @@ TOLD = (
     ),
     st.sampled_from([PRICING, AS_THE_ACCOUNT]),
 )
-def test_no_answer_costs_nothing_and_none_that_may_be_served_costs_more_than_the_hold(
+def test_an_answer_costs_at_most_the_hold_or_tells_what_was_not_asked_for(
     model: tuple[str, str],
     tier: str | None,
     region: str | None,
@@ -275,8 +276,54 @@ def test_no_answer_costs_nothing_and_none_that_may_be_served_costs_more_than_the
     cheapest = min(price.cost(usage) for price in quote.prices.values())
     assert price.cost(usage) >= cheapest
     assert cheapest > 0 or not usage.total_tokens
-    told_against = any(
-        served.get(name) in way.priced - way.possible
+    facts = [
+        (way, value and asked_of(name, value))
         for name, way in zip(SERVED, quote.ways, strict=True)
-    )
-    assert price.cost(usage) <= held or told_against
+        for value in [served.get(name)]
+    ]
+    if all(not value or value in way.possible for way, value in facts):
+        assert price.cost(usage) <= held
+    # A value without a price stands for every value that has a price, also if it was not asked for.
+    unknown = [bool(value) and value not in way.priced for way, value in facts]
+    known = [
+        priced.cost(usage)
+        for key, priced in quote.prices.items()
+        if all(
+            is_unknown or value is None or told == value
+            for is_unknown, told, (_, value) in zip(unknown, key, facts, strict=True)
+        )
+    ]
+    if any(unknown) and all(
+        is_unknown or value is not None
+        for is_unknown, (_, value) in zip(unknown, facts, strict=True)
+    ):
+        assert price.cost(usage) >= max(known)
+        assert not quote.settle(usage, served).certain
+    assert price.cost(usage) <= max(each.cost(usage) for each in quote.prices.values())
+
+
+@pytest.mark.parametrize("told", ["ultra", "Priority", "priority ", "scale", "batch", "\0"])
+@pytest.mark.parametrize("asked", [None, "default", "flex", "priority", "auto"])
+def test_an_unknown_tier_is_booked_as_the_dearest_known_tier(asked: str | None, told: str) -> None:
+    quote = PRICING.quote("openai", "gpt-5", {"service_tier": asked})
+
+    settled = quote.settle(USAGE, {"service_tier": told})
+
+    assert settled.price.cost(USAGE) == 2 * USUAL
+    assert not settled.certain
+
+
+@pytest.mark.parametrize("told", [5, True, False, ["default"], {"tier": "default"}, 0.5])
+def test_a_tier_that_is_no_text_is_an_unknown_tier(told: object) -> None:
+    settled = PRICING.quote("openai", "gpt-5").settle(USAGE, served_by({"service_tier": told}))
+
+    assert (settled.price.cost(USAGE), settled.certain) == (2 * USUAL, False)
+
+
+def test_an_own_price_without_factors_does_not_make_an_unknown_tier_cheap() -> None:
+    own = Pricing(CostConfig(model_prices={"gpt-5": [{"input": 0.1, "output": 0.1}]}))
+
+    settled = own.quote("openai", "gpt-5").settle(USAGE, {"service_tier": "priority"})
+
+    assert settled.price.cost(USAGE) >= 2 * USUAL
+    assert not settled.certain

@@ -4,7 +4,7 @@ import encodings
 import pkgutil
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.outbound.charsets import CHARSETS, charset_of, decoded
@@ -22,6 +22,8 @@ CODECS = sorted(module.name for module in pkgutil.iter_modules(encodings.__path_
         ("Shift_JIS", "日本".encode("shift_jis"), "日本"),
         ("gb2312", "中文".encode("gb2312"), "中文"),
         ("utf-16", "é".encode("utf-16"), "é"),
+        ("utf-16", b"\xfe\xff\x00\xe9", "é"),
+        ("utf-16", b"\xe9\x00h\x00", "éh"),
         ("no-such-charset", "é".encode(), "é"),
         ("utf-8", b"\xff", "\ufffd"),
     ],
@@ -44,6 +46,7 @@ def test_what_is_no_character_set_is_read_as_utf_8(name: str) -> None:
 
 
 @given(st.sampled_from(CODECS) | st.text(), st.binary(max_size=300))
+@example("utf-16", b"\0\0")
 def test_every_answer_of_a_server_has_a_text(name: str, content: bytes) -> None:
     assert isinstance(decoded(content, name), str)
     assert charset_of(name) in CHARSETS

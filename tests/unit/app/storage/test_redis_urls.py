@@ -22,6 +22,8 @@ SECRETS = st.text(min_size=1, max_size=20).filter(lambda text: "\x00" not in tex
         ("redis://host?db=3", "redis://host:6379/3"),
         ("redis://host/2?db=3", "redis://host:6379/3"),
         ("redis://[::1]:7000", "redis://[::1]:7000/0"),
+        ("redis://[fe80::1%25eb0]:7000", "redis://[fe80::1%25eb0]:7000/0"),
+        ("REDIS://host/1", "redis://host:6379/1"),
         ("redis://ada:p%2Fw@host", "redis://ada:p%2Fw@host:6379/0"),
         ("unix:///tmp/redis.sock?db=3", "redis+socket:///tmp/redis.sock?virtual_host=3"),
         ("unix:///tmp/redis.sock", "redis+socket:///tmp/redis.sock?virtual_host=0"),
@@ -42,10 +44,11 @@ def test_celery_gets_the_same_server_in_its_own_spelling(url: str, expected: str
         ("redis://host/0", None),
         ("rediss://host/0", {"ssl_cert_reqs": "required"}),
         ("rediss://host/0?ssl_cert_reqs=CERT_NONE", {"ssl_cert_reqs": "none"}),
+        ("rediss://host/0?ssl_cert_reqs=Optional", {"ssl_cert_reqs": "optional"}),
         (
-            "rediss://host?ssl_ca_certs=%2Fca.pem&ssl_check_hostname=False",
+            f"rediss://host?ssl_ca_certs={quote(__file__, safe='')}&ssl_check_hostname=No",
             {
-                "ssl_ca_certs": "/ca.pem",
+                "ssl_ca_certs": __file__,
                 "ssl_check_hostname": False,
                 "ssl_cert_reqs": "required",
             },
@@ -56,6 +59,16 @@ def test_certificates_are_checked_unless_the_url_says_otherwise(
     url: str, expected: dict[str, object] | None
 ) -> None:
     assert tls_options(read_redis_url(url)) == expected
+
+
+@pytest.mark.parametrize("zone", ["", "%25eb0", "%25Eth-0.1"])
+def test_kombu_and_celery_read_the_same_address_of_ipv6(zone: str) -> None:
+    spelled = celery_redis_url(f"redis://[fe80::1{zone}]:7000/2")
+    backend: Any = RedisBackend(app=celery, url=spelled)
+
+    host = f"fe80::1{zone.replace('%25', '%')}"
+    assert url_to_parts(spelled).hostname == host
+    assert backend.connparams["host"] == host
 
 
 @given(user=SECRETS, password=SECRETS, db=st.integers(0, 15), socket=st.booleans())

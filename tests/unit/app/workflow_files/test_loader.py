@@ -196,9 +196,9 @@ def test_a_number_in_yaml_has_no_underscores(tmp_path: Path, scalar: str, value:
         ("name: x\nagents:\n\t- name: a", 3, "indent with spaces, not tabs"),
         ("name: x\nagents: [", 2, "is not valid YAML"),
         ("name: x\n\x01", 2, r"contains the control character '\x01'"),
-        (b"name: x\nagents: \xff", 2, "is not UTF-8 text (byte 0xff)"),
-        ("[" * 100_000, 1, "is nested more than 64 levels deep"),
-        ("name: " + "9" * 5000, 1, "a number has too many digits"),
+        (b"name: x\nagents: \xff", 2, "is not UTF-8 text: save it as UTF-8"),
+        ("[" * 100_000, 1, "is nested more than 100 levels deep"),
+        ("name: " + "9" * 5000, 1, "name: is an integer with too many digits"),
     ],
 )
 def test_yaml_that_is_no_workflow_is_refused_with_its_line(

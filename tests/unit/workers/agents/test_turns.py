@@ -23,7 +23,7 @@ from app.tools.tool import tool
 from tests.support.calls import call_of
 from tests.support.jobs import CLAIMED, ID, Written, agent_of, job_of
 from workers.agents.attachments import Attachments
-from workers.agents.conversation import decode_message, encode_message
+from workers.agents.conversation import Conversation, decode_message, encode_message
 from workers.agents.llm import LLMAgent, StoredTurns
 from workers.agents.tool_turns import ToolTurns
 from workers.calls.base import CallOutcome, CallRequest, CallRing
@@ -156,6 +156,25 @@ async def test_wishes_that_make_no_sense_are_answered_and_fail_no_agent() -> Non
     assert states == dict.fromkeys(range(4), ToolState.FAILED) | {4: ToolState.COMPLETED}
     assert "\x00" not in start.tools[1].arguments
     assert (job.settling.calls, job.settling.tools) == ((), ())
+
+
+@pytest.mark.parametrize("arguments", ["[" * 100_000, "9" * 10_000, '{"a": "half', "[NaN]", ""])
+def test_arguments_of_a_cut_answer_that_are_no_object_are_left_out(arguments: str) -> None:
+    asked = ToolCall(id="call_1", name="pay", arguments=arguments)
+    cut = LLMResponse(
+        content="",
+        model="m",
+        input_tokens=1,
+        output_tokens=1,
+        finish_reason="length",
+        tool_calls=[asked],
+    )
+    conversation = Conversation([])
+
+    conversation.ask(cut, ID)
+
+    (message,) = conversation.messages
+    assert [call.arguments for call in message["tool_calls"]] == ["{}"]
 
 
 def test_a_message_that_is_stored_comes_back_as_it_was() -> None:

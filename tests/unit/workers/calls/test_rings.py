@@ -14,7 +14,13 @@ from workers.calls.base import INSIDE_OUT, CallOutcome, CallRequest, CallRing, s
 
 FOLDER = Path(__file__).parents[4] / "workers" / "calls"
 MODULES = sorted(FOLDER.glob("*.py"))
-PROVIDER_NEEDS = {"workers.calls.base", "workers.calls.money", "workers.calls.records"}
+PROVIDER_NEEDS = {
+    "workers.history",
+    "workers.texts",
+    "workers.calls.base",
+    "workers.calls.money",
+    "workers.calls.records",
+}
 TARGETED = ast.AugAssign | ast.AnnAssign | ast.For | ast.AsyncFor | ast.NamedExpr
 #: What changes a collection; a ring may do so to its own only.
 CHANGES = {"add", "append", "clear", "discard", "extend", "insert", "pop", "remove", "update"}

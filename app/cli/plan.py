@@ -8,11 +8,10 @@ from math import isfinite
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from app.attachments.reader import AttachmentReader
 from app.bootstrap import call_planner
-from app.cli.output import console, dollars, print_json, table
+from app.cli.output import console, dollars, print_json, styled, table
 from app.cli.run_input import File, Inputs, load_workflow, read_input
 from app.client.acceptance import Acceptance
 from app.client.knowledge import Knowledge, read_knowledge
@@ -101,7 +100,7 @@ def _show(
 ) -> None:
     printer = console()
     for line in _stops(found, workflow):
-        printer.print(Text(line, style="bold red"))
+        printer.print(styled(line, "bold red"))
     levels = len(found.levels())
     title = f"{workflow.name}: {len(found.agents)} agents in {levels} level{'s' * (levels != 1)}"
     printer.print(table(COLUMNS, [_row(agent) for agent in found.agents], title=title))

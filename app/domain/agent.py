@@ -360,17 +360,8 @@ class Agent:
         if isinstance(policy := fields.get("retry_policy"), Mapping):
             fields["retry_policy"] = RetryPolicy(**policy)
         if isinstance(schema := fields.get("output_schema"), str):
-            fields["output_schema"] = parsed_schema(schema, "output_schema")
+            fields["output_schema"] = read_json(schema, "output_schema")
         return cls(**fields)
-
-
-def parsed_schema(text: str, field: str) -> Any:
-    """Parse the stored form of a schema.
-
-    Raises:
-        InvalidJson: If the text is not JSON; the error has the field.
-    """
-    return read_json(text, field)
 
 
 def schema_of(output_schema: Any) -> Any:

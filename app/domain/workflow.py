@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.domain.agent import Agent, parsed_schema, schema_of
+from app.domain.agent import Agent, schema_of
 from app.domain.data_flow import DataFlow
 from app.domain.dependencies import DependencyResolver
+from app.domain.json_text import read_json
 from app.domain.json_values import plain_json
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.validation import validate_workflow
@@ -69,7 +70,7 @@ class Workflow:
     def __post_init__(self) -> None:
         self.agents = list(self.agents)
         if isinstance(self.input_schema, str):  # the stored form
-            self.input_schema = parsed_schema(self.input_schema, "input_schema")
+            self.input_schema = read_json(self.input_schema, "input_schema")
         self.data_flow = validate_workflow(self)
         self._by_name = {agent.name: agent for agent in self.agents}
 

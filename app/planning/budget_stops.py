@@ -6,34 +6,12 @@ above the budget. Calls that are in flight at once only wait for each other.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from app.costs.price import Price
 from app.domain.agent import Agent
-
-if TYPE_CHECKING:
-    from app.planning.figures import ExpectedCall, Forecast
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BudgetStop:
-    """A call that a budget will refuse.
-
-    Attributes:
-        agent: Name of the agent that will end as ``budget_exceeded``.
-        budget: ``cost_budget`` of the workflow, or ``cost_limit`` of the agent.
-        limit_usd: Dollars of the budget.
-        spent_usd: Dollars that are expected to be spent before the call.
-        hold_usd: Worst case of the call, in dollars.
-    """
-
-    agent: str
-    budget: str
-    limit_usd: Decimal
-    spent_usd: Decimal
-    hold_usd: Decimal
+from app.planning.figures import BudgetStop, ExpectedCall, Forecast
 
 
 class Spending:
@@ -54,7 +32,7 @@ class Spending:
         self.found: list[BudgetStop] = []
 
     def agent(
-        self, agent: Agent, price: Price | None, executions: "Sequence[Sequence[ExpectedCall]]"
+        self, agent: Agent, price: Price | None, executions: Sequence[Sequence[ExpectedCall]]
     ) -> None:
         """Spend the calls of an agent; each execution has the agent's own ``cost_limit``."""
         limit_usd = Decimal(str(agent.cost_limit))
@@ -71,7 +49,7 @@ class Spending:
                 own_usd += cost_usd
                 self._spent_usd += cost_usd
 
-    def sub_workflow(self, agent: Agent, runs: "Sequence[Forecast]") -> None:
+    def sub_workflow(self, agent: Agent, runs: Sequence[Forecast]) -> None:
         """Spend the inner runs of an agent, whose ``cost_limit`` bounds each inner run."""
         limit_usd = Decimal(str(agent.cost_limit))
         noted: set[str] = set()

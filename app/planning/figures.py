@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from app.domain.usage import Usage
-from app.planning.budget_stops import BudgetStop
 from app.planning.prompt_cache import CacheForecast
 from app.planning.spread import range_of
 from app.planning.worst_case import WorstCase
@@ -73,6 +72,25 @@ class AgentForecast:
         if self.per_element:
             return f"{self.name} (per item)"
         return self.name if self.elements is None else f"{self.name} x {self.elements:,}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetStop:
+    """A call that a budget will refuse.
+
+    Attributes:
+        agent: Name of the agent that will end as ``budget_exceeded``.
+        budget: ``cost_budget`` of the workflow, or ``cost_limit`` of the agent.
+        limit_usd: Dollars of the budget.
+        spent_usd: Dollars that are expected to be spent before the call.
+        hold_usd: Worst case of the call, in dollars.
+    """
+
+    agent: str
+    budget: str
+    limit_usd: Decimal
+    spent_usd: Decimal
+    hold_usd: Decimal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,7 +26,7 @@ def random_workflow(rng: random.Random, name: str, depth: int = 0) -> Workflow:
 
 
 def long_list() -> Workflow:
-    """Return a workflow whose dear agent reads forty long answers."""
+    """Return a workflow whose expensive agent reads forty long answers."""
     mini = {"model": "gpt-4o-mini", "max_tokens": 200}
     agents = [
         Agent(

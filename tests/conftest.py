@@ -37,11 +37,11 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-# The seven subjects of tests/fuzz make over 10,000 cases together.
+# The eight subjects of tests/fuzz make over 10,000 cases together.
 settings.register_profile(
     "fuzz",
     deadline=None,
-    max_examples=1700,
+    max_examples=1450,
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -304,7 +305,7 @@ class Composition:
         if run is None or agent is None:
             return
         self._failures.tell(
-            agent,
+            deepcopy(agent),
             AgentResult(
                 agent_id=str(lost.agent_run_id),
                 status=AgentStatus.FAILED,

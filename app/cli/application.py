@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from app.cli.messages import say
+from app.concurrency.error_texts import class_name, message_of
 from app.domain.plain_text import shown
 from app.errors import AgentChordError, SeveralMistakes
 
@@ -154,7 +155,9 @@ def execute(arguments: Sequence[str]) -> int:
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except Exception as error:
+    except SystemExit:
+        raise  # a command ends the program
+    except BaseException as error:  # an object of a user may raise any exception
         if debug:
             raise
         say(explain(error))
@@ -162,16 +165,16 @@ def execute(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """Return an error as one readable line; several mistakes have one line each."""
     if isinstance(error, SeveralMistakes):
         return str(error)
-    text = _one_line(str(error))
+    text = _one_line(message_of(error))
     if isinstance(error, AgentChordError):
         return text or type(error).__name__
     if isinstance(error, OSError):
         return text
-    kind = type(error).__name__
+    kind = class_name(error)
     return f"{f'{kind}: {text}' if text else kind} (add {DEBUG} to see where)"
 
 

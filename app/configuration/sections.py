@@ -267,7 +267,7 @@ class Database(Section):
     """A database that ``sql_query`` may read.
 
     Attributes:
-        url: SQLAlchemy URL of a Postgres, MySQL or SQLite database.
+        url: SQLAlchemy URL of a Postgres or SQLite database.
         max_rows: Largest number of rows in the result of a query.
         max_bytes: Longest result of a query, as JSON in UTF-8.
         timeout_s: Seconds that a query may take.

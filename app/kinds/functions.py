@@ -8,11 +8,11 @@ from functools import partial
 from importlib.metadata import entry_points
 from typing import Any, NoReturn
 
-from app.concurrency.user_code import UserCodeFailed, call, result_of, run_in_thread
+from app.concurrency.user_code import UserCodeFailed, call, result_of
 from app.domain.suggestions import did_you_mean, listed, shortened
-from app.errors import AgentError, FunctionFailed, UnknownFunction
+from app.errors import FunctionFailed, UnknownFunction
 from app.kinds.arguments import Arguments
-from app.kinds.base import AgentContext, Config
+from app.kinds.base import AgentContext, Config, private
 from app.kinds.config import check_keys, refuse
 from app.tools.exports import exports_of, is_private
 
@@ -70,13 +70,12 @@ class FunctionKind:
     async def run(self, context: AgentContext) -> Any:
         """Call the function with the inputs that its parameters name."""
         path = context.config["function"]
-        if path not in self._found:
-            self._found[path] = await run_in_thread(partial(self._load, path))
-        function = self._found[path]
-        inputs = {**context.inputs, **context.config.get("arguments", {})}
         try:
-            # The types of the parameters may have validators of their own.
-            arguments = call(partial(function.arguments.bind, inputs, context))
+            if path not in self._found:
+                self._found[path] = await result_of(partial(self._load, path))
+            function = self._found[path]
+            # The types of the parameters may have validators of their own, so a thread binds.
+            arguments = await result_of(partial(_bound, function.arguments, context))
             return await result_of(partial(function.call, **arguments))
         except UserCodeFailed as error:
             raise_as_agent_error(path, error)
@@ -137,8 +136,13 @@ def function_names(imports: Sequence[str]) -> list[str]:
     return [*names, *sorted(entry_points(group=GROUP).names)]
 
 
+def _bound(arguments: Arguments, context: AgentContext) -> dict[str, Any]:
+    own = private(context)
+    return arguments.bind({**own.inputs, **own.config.get("arguments", {})}, own)
+
+
 def raise_as_agent_error(what: str, failed: UserCodeFailed) -> NoReturn:
     """Raise the error of an agent whose code failed: its own ``AgentError``, or FunctionFailed."""
-    if isinstance(failed.error, AgentError):
-        raise failed.error from None
+    if failed.agent_error is not None:
+        raise failed.agent_error from None
     raise FunctionFailed(f"{what} failed: {failed}") from failed.error

@@ -1,5 +1,5 @@
-"""Evaluates conditions, JSON Schemas and web pages in separate processes, within limits.
+"""Evaluates conditions, schemas, web pages and queries in separate processes, within limits.
 
-``program`` runs in these processes, ``processes`` starts and ends them, and ``turns`` decides which
-run may use them next.
+``program`` and ``queries`` run in these processes, ``processes`` starts and ends them, and
+``turns`` decides which run may use them next.
 """

@@ -3,11 +3,13 @@
 ``processes`` runs this file as a script. A task is a JSON document ``[name, arguments]`` on the
 standard input, and the answer is a JSON document on the standard output. The length of each
 document stands before the document. The script imports no other module of the application, so that
-it starts quickly and has no secrets. If a task exceeds a limit, the process ends, and the next task
-gets a new process.
+it starts quickly and has no secrets; a process for queries also loads ``queries`` and gets the
+passwords of databases. If a task exceeds a limit, the process ends, and the next task gets a new
+process.
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import resource
@@ -17,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-#: Seconds of CPU time that a task may take, by the name of the task.
+#: Seconds of CPU time that a task may take, by the name of the task. A query has a time of its own.
 CPU_S = {"condition": 2, "schema": 2, "page": 5}
 #: Memory for data. With the code of Python and its libraries, a process has at most 200 MB.
 MEMORY_BYTES = 160_000_000
@@ -113,13 +115,36 @@ def _page(given: Any) -> Any:
     return ["TEXT", text or trafilatura.html2txt(given["page"])]
 
 
-TASKS = {"condition": _condition, "schema": _schema, "page": _page}
+def _query(given: Any) -> Any:
+    """Read a database; see ``queries`` for the arguments and the answers."""
+    # Rows are in memory several times until they are an answer.
+    limit = max(MEMORY_BYTES, MEMORY_BYTES // 2 + 8 * given["max_bytes"])
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+    kind, value = _queries().answer(given)
+    return [kind, shown(value) if kind == "REFUSED" else value]
+
+
+def _queries() -> Any:
+    """Load ``queries``; the folder of this script is not among the folders for imports."""
+    if "queries" not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            "queries", Path(__file__).with_name("queries.py")
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules["queries"] = module
+    return sys.modules["queries"]
+
+
+TASKS = {"condition": _condition, "schema": _schema, "page": _page, "query": _query}
 
 
 def main() -> None:
     """Evaluate tasks until standard input ends."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, resource.RLIM_INFINITY))
     # A stray line of a library must not become a part of an answer.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -147,14 +172,15 @@ def _answer(document: bytes) -> bytes:
     try:
         name, given = json.loads(document)
         # The timer counts the CPU time of this task. At its end, the system ends the process.
-        signal.setitimer(signal.ITIMER_PROF, CPU_S[name])
-        answer = TASKS[name](given)
+        signal.setitimer(signal.ITIMER_PROF, CPU_S.get(name, 0))
+        answer = json.dumps(TASKS[name](given), ensure_ascii=False, allow_nan=False)
     except MemoryError:
-        answer = ["MEMORY", None]
-    except (RuntimeError, ValueError, OverflowError, ImportError) as error:
-        answer = ["ERROR", shown(error) or type(error).__name__]
+        answer = json.dumps(["MEMORY", None])
+    except Exception as error:  # noqa: BLE001  the errors of libraries have undocumented classes
+        answer = json.dumps(["ERROR", shown(error) or type(error).__name__], ensure_ascii=False)
     signal.setitimer(signal.ITIMER_PROF, 0)
-    return json.dumps(answer).encode()
+    # A page may contain half a surrogate pair, for example.
+    return answer.encode("utf-8", "replace")
 
 
 if __name__ == "__main__":

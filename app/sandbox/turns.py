@@ -7,6 +7,7 @@ limit. It is applied twice: first among tenants, then among the runs of a tenant
 import asyncio
 from collections import Counter
 from collections.abc import Hashable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,6 +17,10 @@ class Turn(NamedTuple):
 
     tenant: str | None
     run: Hashable
+
+
+#: The turn of the run whose tool is being called. The functions of tools have no argument for it.
+current_turn: ContextVar[Turn | None] = ContextVar("current_turn", default=None)
 
 
 @dataclass(eq=False, slots=True)

@@ -15,7 +15,7 @@ from app.concurrency.user_code import UserCodeFailed, call
 from app.configuration.settings import load_settings
 from app.documents.files import Document, Place, place_of, read_document
 from app.domain.agent import Agent
-from app.domain.json_values import find_json_problem
+from app.domain.json_values import find_json_problem, plain_json
 from app.domain.kinds import LLM, WORKFLOW
 from app.domain.mistakes import Mistake, refuse
 from app.domain.path_validation import find_missing_parts
@@ -170,13 +170,13 @@ def load_python_workflow(path: Path | str, attribute: str | None = None) -> Work
             several workflows and the choice is not clear.
     """
     module = _import(Path(path), str(path))
-    found = {name: value for name, value in vars(module).items() if isinstance(value, Workflow)}
-    run_input = getattr(module, "INPUT", {})
-    if problem := find_json_problem(run_input, "INPUT"):
-        raise WorkflowFileError(" ".join(problem), file=str(path))
-    if not isinstance(run_input, dict):
-        raise WorkflowFileError(f"INPUT is {shortened(run_input)}: give a dict", file=str(path))
-    if not found and callable(getattr(module, "main", None)):
+    try:
+        found, run_input, problem, is_program = call(partial(_content, module))
+    except UserCodeFailed as failed:
+        raise WorkflowFileError(f"cannot be read: {failed}", file=str(path)) from failed.error
+    if problem:
+        raise WorkflowFileError(problem, file=str(path))
+    if not found and is_program:
         raise WorkflowFileError(
             "defines no Workflow: it is a program, which is started with "
             f"`python -m {module.__name__}`",
@@ -289,6 +289,20 @@ def _choose(found: Mapping[str, Workflow], attribute: str | None, file: str) -> 
     )
 
 
+def _content(module: ModuleType) -> tuple[dict[str, Workflow], Any, str | None, bool]:
+    """Return the workflows of a module, its INPUT, the INPUT's problem, and whether it has a main.
+
+    A module and its values may have methods that answer for them, such as ``__getattr__``.
+    """
+    found = {name: value for name, value in vars(module).items() if isinstance(value, Workflow)}
+    run_input = getattr(module, "INPUT", {})
+    problem = " ".join(find_json_problem(run_input, "INPUT") or ())
+    if not problem and not isinstance(run_input, dict):
+        problem = f"INPUT is {shortened(run_input)}: give a dict"
+    is_program = callable(getattr(module, "main", None))
+    return found, run_input if problem else plain_json(run_input), problem, is_program
+
+
 def _import(path: Path, file: str) -> ModuleType:
     """Import a file under the module name that workers will use."""
     if not path.is_file():
@@ -305,16 +319,20 @@ def _import(path: Path, file: str) -> ModuleType:
         sys.path.insert(0, str(root))
     importlib.invalidate_caches()
     try:
-        module = call(partial(importlib.import_module, name))
+        module, origin = call(partial(_module_and_origin, name))
     except UserCodeFailed as failed:
         raise _import_error(failed, path, file) from failed.error
-    if Path(module.__file__ or "").resolve() != path:
+    if Path(origin).resolve() != path:
         raise WorkflowFileError(
-            f"cannot be imported as {name!r}, which is {module.__file__ or 'built in'}: "
-            "rename the file",
+            f"cannot be imported as {name!r}, which is {origin or 'built in'}: rename the file",
             file=file,
         )
     return module
+
+
+def _module_and_origin(name: str) -> tuple[ModuleType, str]:
+    module = importlib.import_module(name)
+    return module, str(module.__file__ or "")
 
 
 def _import_error(failed: UserCodeFailed, path: Path, file: str) -> WorkflowFileError:
@@ -326,5 +344,5 @@ def _import_error(failed: UserCodeFailed, path: Path, file: str) -> WorkflowFile
             line = trace.tb_lineno
         trace = trace.tb_next
     known = isinstance(error, WorkflowError)
-    problem = str(error) if known else f"cannot be imported: {failed}"
+    problem = failed.message if known else f"cannot be imported: {failed}"
     return WorkflowFileError(problem, file=file, line=line)

@@ -1,6 +1,6 @@
 """Fixtures of the integration tests: a database, and the simulator as its users see it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from anthropic import AsyncAnthropic
@@ -8,6 +8,7 @@ from openai import AsyncOpenAI
 
 from app.bootstrap import build_platform, connected_settings
 from app.client.client import Client
+from app.sandbox.processes import Sandbox
 from app.simulator import Simulator
 from app.storage.session import create_engine
 from tests.support.database_cluster import Cluster
@@ -53,3 +54,11 @@ async def client(
     yield client
     await client.close()
     connected_settings.forget()
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    """One sandbox for all tests of a module, as in a worker."""
+    found = Sandbox()
+    yield found
+    found.close()

@@ -10,6 +10,7 @@ REASONS = {
     "app/cli/output.py": "the standard library writes every stored value exactly",
     "app/cli/up.py": "writes addresses and paths",
     "app/sandbox/program.py": "imports no module of the application, and reads exactly",
+    "app/sandbox/queries.py": "imports no module of the application, and writes exactly",
     "app/documents/files.py": "reads only the keys, for the lines of a file",
     "app/domain/agent.py": "writes the text of a checked schema, which is a part of the hash",
     "app/domain/answer_text.py": "finds where a value ends",

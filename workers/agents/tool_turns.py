@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.errors import AgentTimeout, ToolError
 from app.llm.base import ToolCall
+from app.sandbox.turns import current_turn
 from app.storage.group_commit import persist
 from app.storage.turns import ToolCallRecord, ToolState, why_not
 from app.tools.tool import Tool, ToolOutput
@@ -90,7 +91,8 @@ class ToolTurns:
         loop = asyncio.get_running_loop()
         started_at_s = loop.time()
         running = {
-            loop.create_task(self._use(tools, turn.tool_calls[place])): place for place in places
+            loop.create_task(self._use(job, tools, turn.tool_calls[place])): place
+            for place in places
         }
         # If this coroutine is stopped, the unwritten ends go into the attempt's last record.
         unwritten = {place: turn.tool_call(place, ToolState.UNKNOWN) for place in running.values()}
@@ -118,13 +120,14 @@ class ToolTurns:
                 task.cancel()
             job.settling.note_tools(list(unwritten.values()))
 
-    async def _use(self, tools: Mapping[str, Tool], tool_call: ToolCall) -> ToolOutput:
+    async def _use(self, job: Job, tools: Mapping[str, Tool], tool_call: ToolCall) -> ToolOutput:
         tool = tools.get(tool_call.name)
         if tool is None:
             known = ", ".join(tools) or "none"
             return ToolOutput(
                 f"there is no tool {tool_call.name!r}; there are: {known}", is_error=True
             )
+        current_turn.set(job.run.turn)
         output = await tool.call(tool_call.arguments, max_output_bytes=self._max_output_bytes)
         return output._replace(text=storable(output.text))
 

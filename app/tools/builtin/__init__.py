@@ -24,7 +24,7 @@ def builtin_tools(settings: ToolSettings, sandbox: Sandbox) -> dict[str, Tool | 
 
     Args:
         settings: The configuration's section ``tools``.
-        sandbox: Reads what would take the process too long.
+        sandbox: Reads what would take the process too long, and runs queries.
 
     Returns:
         Tools by name. If a tool lacks a setting, the mapping has, in place of the tool, a string
@@ -35,7 +35,7 @@ def builtin_tools(settings: ToolSettings, sandbox: Sandbox) -> dict[str, Tool | 
     """
     tools = [
         *web_tools(settings.http, sandbox),
-        *sql_tools(settings.sql),
+        *sql_tools(settings.sql, sandbox),
         *file_tools(settings.files),
     ]
     return _NOT_CONFIGURED | {tool.name: tool for tool in tools}

@@ -1,60 +1,65 @@
 """The tool ``sql_query``, which reads the configured databases and cannot change them.
 
-Four barriers protect the databases. A query is one statement that begins with a word for reading; a
-query with a semicolon is refused. The database itself keeps the transaction read-only. Rows, bytes
-and time are limited. The configured user has only the rights that the operator chooses.
-
-A query can change the settings of its own session, such as Postgres's statement_timeout. So the
-time is also limited from outside: another connection cancels the query.
+Four barriers protect the databases and the worker. A query is one statement that begins with a word
+for reading; a query with a semicolon is refused. The database itself keeps the query from changes.
+A sandbox process runs the query, so that the query's memory, bytes and time are limited, and so
+that the process can be ended from outside. The configured user has only the rights that the
+operator chooses.
 """
 
-import contextlib
+import asyncio
 import re
-import secrets
-import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
-from typing import Any, TypedDict, cast
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
 from urllib.parse import quote
 
-from pydantic_core import to_json, to_jsonable_python
-from sqlalchemy import Connection, TextClause, create_engine, text
-from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy import text
+from sqlalchemy.engine import URL, Dialect, make_url
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.exc import ArgumentError
 
 from app.configuration.sections import Database
 from app.domain.suggestions import listed, shortened
 from app.errors import ConfigurationError
-from app.tools.tool import Tool
+from app.sandbox.processes import Sandbox, SandboxLimit
+from app.sandbox.turns import Turn, current_turn
+from app.tools.tool import BuiltinTool, Tool
 
 MAX_QUERY_CHARS = 100_000
-MARGIN_S = 10.0
-#: Seconds between two cancellations of a query that goes on.
-CANCEL_AGAIN_S = 0.5
-ROWS_AHEAD = 10
-# The results of these statements are read through a cursor, so that a large result stays in the
-# database.
+#: How a query of each database names its parameters.
+PARAMETERS: dict[str, Literal["numeric_dollar", "named"]] = {
+    "postgresql": "numeric_dollar",
+    "sqlite": "named",
+}
+#: Seconds that a sandbox process has to start, and to cancel a query whose time is over.
+GRACE_S = 10.0
+MARGIN_S = 20.0
+#: Largest part of an answer that is not the result, such as the message of an error.
+MAX_FRAME_BYTES = 10_000
 READS = ("SELECT", "WITH", "VALUES", "TABLE")
-DESCRIBES = ("EXPLAIN", "SHOW", "DESCRIBE", "DESC")
+WORDS = (*READS, "EXPLAIN", "SHOW")
+#: What may stand between EXPLAIN and the statement: options, and no comment.
+PLAN_OPTIONS = frozenset(
+    "EXPLAIN QUERY PLAN ANALYZE VERBOSE COSTS SETTINGS GENERIC_PLAN BUFFERS SERIALIZE WAL TIMING "
+    "SUMMARY MEMORY FORMAT NONE TEXT BINARY XML JSON YAML ON OFF TRUE FALSE".split()
+)
+#: The driver of each database that can be read. The tests use real databases of these two sorts. A
+#: database that no test has seen is refused, because its protection would only be a hope.
+DRIVERS = {"postgresql": "psycopg", "sqlite": "pysqlite"}
 _FIRST_WORD = re.compile(r"[\s(]*([A-Za-z]+)")
-# In MySQL, these clauses write files even in a read-only transaction. A comment of MySQL may
-# contain a statement.
-_WRITES_A_FILE = re.compile(r"\binto\s+(outfile|dumpfile)\b|/\*", re.IGNORECASE)
+_WORD = re.compile(r"\w+")
+_NO_COMMENT = re.compile(r"[\w\s(),]*")
 
 Value = str | int | float | bool | None
-Guard = Callable[[Connection, float], Sequence[str]]
 
 
-class Rows(TypedDict):
-    """Rows of a query; ``more`` is true if there are further rows."""
+class _Query(NamedTuple):
+    """A query in the form of its database's driver."""
 
-    columns: list[str]
-    rows: list[list[Any]]
-    more: bool
+    text: str
+    parameters: Mapping[str, Value] | Sequence[Value]
 
 
 class QueryTools:
@@ -62,20 +67,23 @@ class QueryTools:
 
     Args:
         databases: Databases by the name that models use.
+        sandbox: Runs the queries.
 
     Raises:
         ConfigurationError: If a database cannot be protected from changes.
     """
 
-    def __init__(self, databases: Mapping[str, Database]) -> None:
-        self._readers = {name: _Reader(name, database) for name, database in databases.items()}
+    def __init__(self, databases: Mapping[str, Database], sandbox: Sandbox) -> None:
+        self._readers = {
+            name: _Reader(name, database, sandbox) for name, database in databases.items()
+        }
 
-    def sql_query(
+    async def sql_query(
         self,
         query: str,
         parameters: dict[str, Value] | None = None,
         database: str | None = None,
-    ) -> Rows:
+    ) -> str:
         """Read a database with one SQL query; it cannot change anything.
 
         Args:
@@ -91,101 +99,78 @@ class QueryTools:
             raise ValueError(
                 f"there is no database {shortened(database)}: use one of {listed(self._readers)}"
             )
-        return reader.read(query, parameters or {})
+        return await reader.read(query, parameters or {})
 
 
 class _Reader:
     """Reads one database, with a new connection for each query."""
 
-    def __init__(self, name: str, database: Database) -> None:
+    def __init__(self, name: str, database: Database, sandbox: Sandbox) -> None:
+        self._name = name
         self._database = database
+        self._sandbox = sandbox
         try:
             url = make_url(database.url.get_secret_value())
         except ArgumentError as error:
             raise ConfigurationError(
                 f"tools.sql.{name}: url is not a URL: write it as dialect://user:password@host/name"
             ) from error
-        self._dialect = url.get_backend_name()
-        if self._dialect not in GUARDS:
-            raise ConfigurationError(
-                f"tools.sql.{name}: {self._dialect!r} databases cannot be kept read-only here: use "
-                f"one of {listed(GUARDS)}"
-            )
-        try:
-            self._engine = _engine(name, url)
-        except (SQLAlchemyError, ImportError) as error:
-            raise ConfigurationError(f"tools.sql.{name}: {error}") from error
+        _check_driver(name, url)
+        kind = url.get_backend_name()
+        dialect = cast("type[DefaultDialect]", url.get_dialect())
+        self._dialect: Dialect = dialect(paramstyle=PARAMETERS[kind])
+        self._address: Any = (
+            _sqlite_uri(name, url)
+            if kind == "sqlite"
+            else dict(self._dialect.create_connect_args(url)[1])
+        )
 
-    def read(self, query: str, parameters: Mapping[str, Value]) -> Rows:
-        query = query.strip().rstrip(";").rstrip()
-        word = _first_word(query)
-        if self._dialect in ("mysql", "mariadb") and _WRITES_A_FILE.search(query):
-            raise ValueError("comments and INTO OUTFILE are not allowed: leave them out")
-        deadline_s = time.monotonic() + self._database.timeout_s
-        try:
-            with self._engine.connect() as connection, self._limited(connection):
-                for guard in GUARDS[self._dialect](connection, self._database.timeout_s):
-                    connection.exec_driver_sql(guard)
-                statement = text(query)
-                if word in READS:
-                    statement = self._bounded(connection, query, parameters)
-                return self._rows(connection, statement, parameters, deadline_s)
-        except SQLAlchemyError as error:
-            if time.monotonic() >= deadline_s:
-                raise ValueError(self._too_late) from error
-            reason = str(getattr(error, "orig", None) or error).strip()
-            if "division by zero" in reason and word in READS:
-                reason = f"{reason}, or {self._too_long}"
-            raise ValueError(f"the database refuses the query: {reason}") from error
+    async def read(self, query: str, parameters: Mapping[str, Value]) -> str:
+        """Return the result of a query as JSON text.
 
-    def _bounded(
-        self, connection: Connection, query: str, parameters: Mapping[str, Value]
-    ) -> TextClause:
-        """Return the statement that reads a query row by row, without rows that are too long.
-
-        The driver receives a row as a whole. SQLite has a limit of its own for a row, and MySQL has
-        max_allowed_packet.
+        Raises:
+            ValueError: If the query is refused or exceeds a limit; the message is for the model.
         """
-        if self._dialect == "postgresql":
-            # A query that is valid by itself has balanced brackets, so it cannot end the brackets
-            # around it.
-            connection.execute(text(f"EXPLAIN {query}"), dict(parameters)).close()
-            # If a column had the same name, the name would mean this column and not the row.
-            row = f"row_{secrets.token_hex(8)}"
-            limit = self._database.max_bytes
-            # The size in memory is known at once. A stored value may be compressed, so the length
-            # of the text counts, too.
-            refusal = (
-                f"CASE WHEN pg_column_size({row}) > {limit} THEN 1 / (pg_column_size({row}) * 0) "
-                f"WHEN octet_length({row}::text) > {limit} THEN 1 / (pg_column_size({row}) * 0) "
-                "ELSE 1 END"
+        query = query.strip().rstrip(";").rstrip()
+        _check_beginning(query)
+        database = self._database
+        prepared = await asyncio.to_thread(_prepared, self._dialect, query, parameters)
+        task = {
+            "dialect": self._dialect.name,
+            "address": self._address,
+            "query": prepared.text,
+            "parameters": prepared.parameters,
+            "max_rows": database.max_rows,
+            "max_bytes": database.max_bytes,
+            "timeout_s": database.timeout_s,
+        }
+        started_s = time.monotonic()
+        try:
+            kind, found = await self._sandbox.run(
+                "query",
+                task,
+                current_turn.get() or Turn(None, self._name),
+                wall_s=database.timeout_s + GRACE_S,
+                # In the answer, the result is a string, in which quotes are escaped.
+                max_answer_bytes=2 * database.max_bytes + MAX_FRAME_BYTES,
             )
-            query = f"SELECT {row}.* FROM (\n{query}\n) AS {row} WHERE {refusal} = 1"  # noqa: S608
-        return text(query).execution_options(stream_results=True, max_row_buffer=ROWS_AHEAD)
+        except SandboxLimit as error:
+            ended = time.monotonic() - started_s >= database.timeout_s
+            problem = self._too_late if ended else f"the query {error}: read less"
+            raise ValueError(problem) from error
+        if kind != "ROWS":
+            raise ValueError(self._problem(kind, found))
+        return str(found)
 
-    def _rows(
-        self,
-        connection: Connection,
-        statement: TextClause,
-        parameters: Mapping[str, Value],
-        deadline_s: float,
-    ) -> Rows:
-        left = self._database.max_bytes
-        rows: list[Any] = []
-        more = False
-        with connection.execute(statement, dict(parameters)) as result:
-            if not result.returns_rows:
-                raise ValueError("the query returns no rows: write a SELECT")
-            for row in result:
-                if time.monotonic() >= deadline_s:
-                    raise ValueError(self._too_late)
-                if more := len(rows) == self._database.max_rows:
-                    break
-                rows.append(to_jsonable_python(list(row), fallback=str, bytes_mode="base64"))
-                left -= len(to_json(rows[-1]))
-                if left < 0:
-                    raise ValueError(self._too_long)
-            return {"columns": list(result.keys()), "rows": rows, "more": more}
+    def _problem(self, kind: str, reason: str | None) -> str:
+        if kind == "LATE":
+            return self._too_late
+        if kind == "TOO_LONG":
+            return (
+                f"the result has over {self._database.max_bytes:,} bytes: read fewer rows, or the "
+                "beginnings of texts"
+            )
+        return f"the database refuses the query: {reason}"
 
     @property
     def _too_late(self) -> str:
@@ -194,116 +179,75 @@ class _Reader:
             "read less"
         )
 
-    @property
-    def _too_long(self) -> str:
-        return (
-            f"the result has over {self._database.max_bytes:,} bytes: read fewer rows, or the "
-            "beginnings of texts"
-        )
 
-    @contextmanager
-    def _limited(self, connection: Connection) -> Iterator[None]:
-        """Cancel the query from outside when its time is over."""
-        cancel = self._cancel(connection)
-        done = threading.Event()
-
-        def watch() -> None:
-            # A cancellation ends only one statement, so it is repeated until the query has ended.
-            wait_s = self._database.timeout_s
-            while not done.wait(wait_s):
-                wait_s = CANCEL_AGAIN_S
-                with contextlib.suppress(SQLAlchemyError, OSError):
-                    cancel()
-
-        watcher = threading.Thread(target=watch, name="sql_query timeout", daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()
-
-    def _cancel(self, connection: Connection) -> Callable[[], None]:
-        """Return a function that cancels the statement of a connection from another thread."""
-        if self._dialect == "sqlite":
-            driver = connection.connection.driver_connection
-            assert driver is not None, "the connection is open"
-            driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self._database.max_bytes)
-            return cast("Callable[[], None]", driver.interrupt)
-        own_id, statement = CANCELS[self._dialect]
-        number = int(connection.exec_driver_sql(own_id).scalar_one())
-
-        def cancel() -> None:
-            with self._engine.connect() as other:
-                other.exec_driver_sql(statement.format(number)).close()
-
-        return cancel
-
-
-def sql_tools(databases: Mapping[str, Database]) -> Sequence[Tool]:
+def sql_tools(databases: Mapping[str, Database], sandbox: Sandbox) -> Sequence[Tool]:
     """Make the tool that reads the operator's databases; without databases, make no tool."""
     if not databases:
         return ()
     timeout_s = max(database.timeout_s for database in databases.values()) + MARGIN_S
     names = f"Databases: {', '.join(databases)}."
-    return [Tool(QueryTools(databases).sql_query, timeout_s=timeout_s, idempotent=True, more=names)]
+    query = QueryTools(databases, sandbox).sql_query
+    return [BuiltinTool(query, timeout_s=timeout_s, idempotent=True, more=names)]
 
 
-def _first_word(query: str) -> str:
+def _check_beginning(query: str) -> None:
     if len(query) > MAX_QUERY_CHARS:
         raise ValueError(f"the query has over {MAX_QUERY_CHARS:,} characters: shorten it")
     if ";" in query:
         # A parser here might not agree with the database on whether the semicolon is inside a
         # string.
         raise ValueError("write one statement without a semicolon; give texts as parameters")
+    if "\0" in query:
+        raise ValueError("leave the NUL character out of the query")
     match = _FIRST_WORD.match(query)
     word = match[1].upper() if match else ""
-    if word not in (*READS, *DESCRIBES):
+    if word not in WORDS:
         raise ValueError(
             f"the query begins with {shortened(query[:20])}: begin it with one of "
-            f"{', '.join((*READS, *DESCRIBES))}"
+            f"{', '.join(WORDS)}"
         )
-    return word
+    if word == "EXPLAIN" and _explained_word(query) not in READS:
+        # In Postgres, EXPLAIN ANALYZE CREATE TABLE ... AS writes even in a read-only transaction.
+        raise ValueError(f"begin it with EXPLAIN, options, and one of {', '.join(READS)}")
 
 
-def _engine(name: str, url: URL) -> Engine:
-    if url.get_backend_name() != "sqlite":
-        return create_engine(url, poolclass=NullPool, hide_parameters=True)
+def _explained_word(query: str) -> str | None:
+    """Return the first word after EXPLAIN and its options; None if a comment may stand before."""
+    for match in _WORD.finditer(query):
+        if (word := match[0].upper()) not in PLAN_OPTIONS:
+            return word if _NO_COMMENT.fullmatch(query, 0, match.start()) else None
+    return None
+
+
+def _prepared(dialect: Dialect, query: str, parameters: Mapping[str, Value]) -> _Query:
+    """Write the parameters in the driver's form, and select their values."""
+    compiled = text(query).compile(dialect=dialect)
+    # Each name once, in the order of the numbers that Postgres knows.
+    names = compiled.positiontup or list(compiled.params)
+    if missing := [name for name in names if name not in parameters]:
+        raise ValueError(
+            f"a value is required for bind parameter {shortened(missing[0])}: give it in "
+            "parameters; write a colon that begins no name as \\:"
+        )
+    values = {name: parameters[name] for name in names}
+    return _Query(str(compiled), values if dialect.name == "sqlite" else list(values.values()))
+
+
+def _check_driver(name: str, url: URL) -> None:
+    dialect = url.get_backend_name()
+    if dialect not in DRIVERS:
+        raise ConfigurationError(
+            f"tools.sql.{name}: {dialect!r} databases are not supported, because no test proves "
+            f"that a query cannot change them: use one of {listed(DRIVERS)}"
+        )
+    if (driver := url.get_driver_name()) != DRIVERS[dialect]:
+        raise ConfigurationError(
+            f"tools.sql.{name}: the driver {driver!r} is not supported: write "
+            f"{dialect}+{DRIVERS[dialect]}://"
+        )
+
+
+def _sqlite_uri(name: str, url: URL) -> str:
     if not url.database or url.database == ":memory:":
         raise ConfigurationError(f"tools.sql.{name}: give the path of a SQLite file")
-    file = f"file:{quote(url.database)}?mode=ro"
-    # One thread runs a query, and another thread may interrupt it.
-    connect = partial(sqlite3.connect, file, uri=True, check_same_thread=False)
-    return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
-
-
-def _guard_mysql(connection: Connection, timeout_s: float) -> Sequence[str]:
-    is_mariadb = getattr(connection.dialect, "is_mariadb", False)
-    return (
-        f"SET SESSION max_statement_time = {timeout_s:f}"
-        if is_mariadb
-        else f"SET SESSION max_execution_time = {int(timeout_s * 1000)}",
-        "SET SESSION TRANSACTION READ ONLY",
-        "START TRANSACTION READ ONLY",
-    )
-
-
-#: For each dialect, the statement that returns the number of a connection, and the statement that
-#: cancels the query of the connection with a number.
-CANCELS = {
-    "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_cancel_backend({})"),
-    "mysql": ("SELECT connection_id()", "KILL QUERY {}"),
-    "mariadb": ("SELECT connection_id()", "KILL QUERY {}"),
-}
-
-#: For each dialect, the statements that make a query's transaction read-only and limit the query's
-#: time.
-GUARDS: dict[str, Guard] = {
-    "postgresql": lambda _, timeout_s: (
-        "SET TRANSACTION READ ONLY",
-        f"SET LOCAL statement_timeout = {int(timeout_s * 1000)}",
-    ),
-    "mysql": _guard_mysql,
-    "mariadb": _guard_mysql,
-    "sqlite": lambda *_: ("PRAGMA query_only = ON",),
-}
+    return f"file:{quote(str(Path(url.database).absolute()))}?mode=ro"

@@ -19,6 +19,7 @@ from app.registration.output_schemas import (
 from app.registration.schema_cost import cost_of, pattern_cost
 from app.sandbox.processes import Sandbox
 from app.sandbox.turns import Turn
+from tests.support.sandboxes import sandbox_processes
 
 pytestmark = pytest.mark.anyio
 
@@ -144,13 +145,14 @@ async def test_the_sandbox_finds_the_same_problem_as_the_process_itself() -> Non
 async def test_an_ordinary_output_needs_no_process() -> None:
     value = {"zone": "north", "tags": ["a", "b"], "lines": [{"label": "x" * 20}] * 20}
 
+    before = sandbox_processes()
     with closing(Sandbox()) as sandbox:
         found = await OutputSchemas(sandbox).find_problem(
             value, Order.model_json_schema(), "output", TURN
         )
 
         assert found is None
-        assert not sandbox._idle
+        assert sandbox_processes() == before
 
 
 @pytest.mark.parametrize(

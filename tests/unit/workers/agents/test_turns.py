@@ -16,6 +16,7 @@ from app.llm.base import ToolCall
 from app.llm.parts import Part
 from app.registration.output_schemas import OutputSchemas
 from app.sandbox.processes import Sandbox
+from app.sandbox.turns import current_turn
 from app.storage.records import Record
 from app.storage.turns import ToolState
 from app.tools.registry import ToolRegistry
@@ -98,11 +99,17 @@ def double(number: int) -> int:
     return 2 * number
 
 
+@tool
+async def tell_turn() -> str:
+    """Tell the run for which a tool uses the sandbox."""
+    return str(current_turn.get())
+
+
 def llm_agent(calls: CallRing) -> LLMAgent:
     nowhere = cast("AsyncEngine", None)
     return LLMAgent(
         calls=calls,
-        registry=ToolRegistry([], {"double": double}),
+        registry=ToolRegistry([], {"double": double, "tell_turn": tell_turn}),
         tool_turns=ToolTurns(engine=nowhere, max_output_bytes=1000),
         stored=cast("StoredTurns", None),
         attachments=cast("Attachments", NoAttachments()),
@@ -156,6 +163,17 @@ async def test_wishes_that_make_no_sense_are_answered_and_fail_no_agent() -> Non
     assert states == dict.fromkeys(range(4), ToolState.FAILED) | {4: ToolState.COMPLETED}
     assert "\x00" not in start.tools[1].arguments
     assert (job.settling.calls, job.settling.tools) == ((), ())
+
+
+async def test_a_tool_uses_the_sandbox_in_the_turn_of_its_run() -> None:
+    calls = Asks(ToolCall(id="1", name="tell_turn", arguments="{}"))
+    with InFlight().lease(CLAIMED) as lease:
+        job = job_of(replace(AGENT, tools=["tell_turn"]), lease=lease, records=Written())
+
+        await llm_agent(calls).run(job, "go")
+
+    assert calls.heard[2]["content"] == str(job.run.turn)
+    assert current_turn.get() is None
 
 
 @pytest.mark.parametrize("arguments", ["[" * 100_000, "9" * 10_000, '{"a": "half', "[NaN]", ""])

@@ -10,7 +10,8 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Container, Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
@@ -34,6 +35,7 @@ from app.telemetry.redaction import Redactor
 from workers.composition import Backends, Composition
 from workers.flower_events import EVENT_OF_TYPE, FlowerEvents
 from workers.heartbeat import Heartbeat
+from workers.published import Publisher
 from workers.stored_limits import StoredLimits
 from workers.worker_metrics import WorkerMetrics
 
@@ -72,7 +74,7 @@ class Runtime:
         runtime.close()
     """
 
-    def __init__(self, worker: str, *, node: str, queues: Container[str]) -> None:
+    def __init__(self, worker: str, *, node: str, queues: Collection[str]) -> None:
         self.worker = worker
         self._node = node
         self._queues = queues
@@ -153,6 +155,11 @@ class Runtime:
         background["stored_limits"] = self._limits.follow(
             self._backends.limiter, self._parts.watchdog.deferred.look
         )
+        loaded = replace(self._parts.loaded, queues=sorted(self._queues))
+        self._publisher = Publisher(
+            platform.engine, worker=self.worker, node=self._node, loaded=loaded
+        )
+        background["published"] = self._publisher.run()
         if settings.monitoring.stream_events:
             background["events_relay"] = self._relay(settings.monitoring.stream_length).run()
         self._background = [
@@ -255,6 +262,7 @@ class Runtime:
             for task in pending:
                 task.cancel()
             await asyncio.wait(pending, timeout=CANCEL_STEP_S)
+        await self._publisher.close()
         self._heartbeat.stop()
         self._backends.flower_events.stop()
         self._backends.metrics.stop()

@@ -20,7 +20,7 @@ from typer.main import get_command
 from app.cli.messages import say
 from app.concurrency.error_texts import class_name, message_of
 from app.domain.plain_text import shown
-from app.errors import AgentChordError
+from app.errors import AgentChordError, SeveralMistakes
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 DEBUG = "--debug"
@@ -166,7 +166,9 @@ def execute(arguments: Sequence[str]) -> int:
 
 
 def explain(error: BaseException) -> str:
-    """Return an error as one readable line."""
+    """Return an error as one readable line; several mistakes have one line each."""
+    if isinstance(error, SeveralMistakes):
+        return str(error)
     text = _one_line(message_of(error))
     if isinstance(error, AgentChordError):
         return text or type(error).__name__

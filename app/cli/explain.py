@@ -31,6 +31,7 @@ from app.monitoring.explain_cost import (
     explain_time,
 )
 from app.monitoring.explain_outcomes import explain_outcomes
+from app.monitoring.explain_unloaded import explain_unloaded
 from app.monitoring.explain_waited import explain_waited
 from app.monitoring.findings import Finding, condensed
 from app.monitoring.progress import AgentProgress, read_element
@@ -128,6 +129,7 @@ def _no_agent(name: str, history: RunHistory) -> WorkflowError:
 
 def _of_run(history: RunHistory, live: Live) -> list[Finding]:
     return [
+        *_unloaded(history),
         *explain_waits(history, live),
         *explain_outcomes(history),
         *explain_answers(history),
@@ -143,6 +145,7 @@ def _of_agent(subject: _Subject, agent: AgentProgress, live: Live) -> list[Findi
     whole = timeline_of(history).of(agent.name)
     planned = {name: usd for name, usd in _planned(history).items() if name == agent.name}
     found = [
+        *_unloaded(history),
         *explain_waits(history, live),
         *explain_outcomes(own),
         *explain_answers(own),
@@ -156,6 +159,17 @@ def _of_agent(subject: _Subject, agent: AgentProgress, live: Live) -> list[Findi
         for each, names_ in zip(found, paths, strict=True)
         if names_
     ]
+
+
+def _unloaded(history: RunHistory) -> list[Finding]:
+    """Return a finding for each open agent that names code which no live worker loads."""
+    run = history.run
+    if run.status.is_final:
+        return []
+    open_ = {each.name for each in run.agents if not each.status.is_final}
+    workflow = ask(lambda client: client.workflows.of_run(run.id))
+    workers = ask(lambda client: client.workflows.live_workers())
+    return list(explain_unloaded(workflow, workers, open_))
 
 
 def _planned(history: RunHistory) -> dict[str, Decimal]:

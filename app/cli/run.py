@@ -56,9 +56,10 @@ def run(
     options = RunOptions(weight=weight, tenant=tenant, key=key)
     given = read_input(inputs or [])
     loaded = load_workflow(file)
-    run_id = ask(
-        lambda client: client.runs.enqueue(loaded.workflow, {**loaded.input, **given}, options)
-    )
+    run_input = {**loaded.input, **given}
+    with loaded.located(given):
+        ask(lambda client: client.workflows.check(loaded.workflow, run_input))
+        run_id = ask(lambda client: client.runs.enqueue(loaded.workflow, run_input, options))
     if follow:
         return follow_to_end(run_id, timeout_s=timeout, json=json)
     answer({"run_id": run_id, "workflow": loaded.workflow.name}, str(run_id), json=json)

@@ -1,5 +1,6 @@
 """Function agents, which call a sync or async Python function of a module that the workers load."""
 
+import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -119,6 +120,20 @@ class FunctionKind:
             return call(offered[name].load)
         except UserCodeFailed as error:
             raise UnknownFunction(f"function {name!r} cannot be loaded: {error}") from error.error
+
+
+def function_names(imports: Sequence[str]) -> list[str]:
+    """Return the names of all functions that agents can call; modules that fail are left out.
+
+    Args:
+        imports: Names of the modules that the process loads.
+    """
+    names: list[str] = []
+    for module in imports:
+        with contextlib.suppress(UserCodeFailed):
+            offered = exports_of(call(partial(importlib.import_module, module)))
+            names += [f"{module}:{name}" for name, value in offered.items() if callable(value)]
+    return [*names, *sorted(entry_points(group=GROUP).names)]
 
 
 def _bound(arguments: Arguments, context: AgentContext) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from app.concurrency.user_code import UserCodeFailed, call, result_of, run_in_th
 from app.domain.agent import Agent
 from app.domain.json_values import is_plain
 from app.domain.kinds import FUNCTION, HTTP, LLM, WORKFLOW
+from app.domain.mistakes import refuse_all
 from app.domain.suggestions import did_you_mean, listed
 from app.domain.workflow import Workflow
 from app.errors import UnknownFunction, WorkflowError
@@ -70,6 +71,10 @@ class KindRegistry:
             self._kinds[name] = self._load(name)
         return self._kinds[name]
 
+    def names(self) -> list[str]:
+        """Return the names of all kinds that this process can load, except llm and workflow."""
+        return list(dict.fromkeys([*self._kinds, *sorted(entry_points(group=GROUP).names)]))
+
     async def run(self, name: str, context: AgentContext) -> Any:
         """Do the work of an attempt; no code of a package runs on the loop of the caller.
 
@@ -102,20 +107,21 @@ class KindRegistry:
             WorkflowError: If a kind or a setting is wrong; the message names the agent. The error
                 has the path of the field.
         """
-        for index, agent in enumerate(workflow.agents):
-            if agent.kind in (LLM, WORKFLOW):
-                continue
-            field = f"agents[{index}]"
-            try:
-                kind = self.get(agent.kind)
-            except UnknownFunction as error:
-                raise WorkflowError(
-                    f"agent {agent.name!r}: {error}", field=f"{field}.kind"
-                ) from error
-            try:
-                call(partial(kind.validate, agent.config))
-            except UserCodeFailed as failed:
-                raise _refusal(agent, field, failed) from failed.error
+        refuse_all(
+            partial(self._validate, agent, f"agents[{index}]")
+            for index, agent in enumerate(workflow.agents)
+            if agent.kind not in (LLM, WORKFLOW)
+        )
+
+    def _validate(self, agent: Agent, field: str) -> None:
+        try:
+            kind = self.get(agent.kind)
+        except UnknownFunction as error:
+            raise WorkflowError(f"agent {agent.name!r}: {error}", field=f"{field}.kind") from error
+        try:
+            call(partial(kind.validate, agent.config))
+        except UserCodeFailed as failed:
+            raise _refusal(agent, field, failed) from failed.error
 
     def _load(self, name: str) -> AgentKind:
         offered = entry_points(group=GROUP)

@@ -15,6 +15,7 @@ class Reason(StrEnum):
     DEPENDENCY = "dependency"
     LEVEL = "level"
     NO_WORKER = "no_worker"
+    NOT_LOADED = "not_loaded"
     PLACE = "place"
     LIMIT = "limit"
     PROVIDER_PAUSE = "provider_pause"

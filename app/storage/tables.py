@@ -623,3 +623,14 @@ class ClusterKey(Table):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[bytes]
+
+
+class WorkerLoad(Table):
+    """The names of the tools, functions and kinds that a worker loads, with its queues."""
+
+    __tablename__ = "worker_loads"
+
+    worker: Mapped[str] = mapped_column(primary_key=True)
+    node: Mapped[str]
+    loaded: Mapped[dict[str, Any]]
+    seen_at: Mapped[datetime]

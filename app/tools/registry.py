@@ -47,6 +47,11 @@ class ToolRegistry:
         """
         self._tools  # noqa: B018 the first access loads the modules
 
+    def names(self) -> list[str]:
+        """Return the references by which agents can name the tools of this process."""
+        builtin = [name for name, tool in self._builtin.items() if isinstance(tool, Tool)]
+        return list(dict.fromkeys([*self._tools, *builtin]))
+
     def resolve(self, reference: str | Mapping[str, Any]) -> Tool:
         """Return the tool of a reference.
 

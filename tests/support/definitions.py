@@ -36,6 +36,11 @@ class Answer(BaseModel):
     tags: list[str] = []
 
 
+class Input(BaseModel):
+    topic: str
+    documents: list[str] = []
+
+
 @tool
 def weigh(grams: int, module: Module = Module.HR) -> str:
     """Weigh a parcel."""
@@ -117,6 +122,8 @@ WORKFLOW_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "timeout": _floats(0.1, 1e6),
     "allow_partial_completion": st.booleans(),
     "priority": st.integers(1, 10) | st.just(Size.THREE),
+    "input_schema": st.none()
+    | st.sampled_from([Input, {"type": "object", "properties": {"topic": {}, "documents": {}}}]),
 }
 WORKFLOW_STRUCTURE = {"agents", "status", "total_cost", "data_flow", "_by_name"}
 

@@ -8,7 +8,7 @@ import pytest
 from app.cli.application import execute
 from app.documents.files import read_document
 from app.domain.retry import RetryStrategy
-from app.errors import WorkflowFileError
+from app.errors import WorkflowError, WorkflowFileError
 from app.workflow_files.loader import load, load_python_workflow, load_workflow_file
 
 GOOD = """\
@@ -60,11 +60,14 @@ def write(folder: Path, text: str | bytes, name: str = "flow.yaml") -> Path:
 
 
 def refusal(path: Path | str) -> WorkflowFileError:
-    with pytest.raises(WorkflowFileError) as caught:
+    """Return the first mistake."""
+    with pytest.raises(WorkflowError) as caught:
         load(path)
-    assert caught.value.file == str(path)
-    assert "\n" not in str(caught.value)
-    return caught.value
+    error = caught.value.mistakes[0]
+    assert isinstance(error, WorkflowFileError)
+    assert error.file == str(path)
+    assert "\n" not in str(error)
+    return error
 
 
 def test_yaml_says_all_that_python_can_say(tmp_path: Path) -> None:

@@ -70,6 +70,22 @@ def connected_settings() -> Settings:
     return settings.model_copy(update=found)
 
 
+def running_database(settings: Settings) -> str | None:
+    """Return the URL of Postgres for a process that needs no Postgres.
+
+    Returns:
+        The URL of the settings, or else the URL of the embedded Postgres, which this process then
+        joins. None if the embedded Postgres does not run.
+    """
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    postgres = Services(settings.home).postgres
+    if not postgres.is_running():
+        return None
+    atexit.register(postgres.stop)
+    return postgres.start()
+
+
 def celery_settings() -> Settings:
     """Return the connected settings for celeryconfig.py, as the command line of Celery needs them.
 

@@ -9,6 +9,7 @@ AgentChordError
 ├── ConfigurationError            a setting, environment variable or YAML key is wrong
 ├── WorkflowError (ValueError)    a workflow cannot be accepted as written
 │   ├── WorkflowFileError         a file is wrong: the error has the file, line and field
+│   ├── SeveralMistakes           a workflow or its input is wrong in several places
 │   └── UnknownWorkflow           no workflow or version has this id
 ├── InvalidJson (ValueError)      a text is not JSON, or a value has no exact JSON form
 ├── UnknownRun (LookupError)      no run has this id
@@ -61,7 +62,7 @@ AgentChordError
         └── SubWorkflowPartial    the run of the sub-workflow completed in part
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ if TYPE_CHECKING:
 FinalState = Literal[
     "completed", "failed", "cancelled", "skipped", "rate_limited", "budget_exceeded"
 ]
+
+
+#: Number of mistakes that one message shows.
+MAX_MISTAKES_SHOWN = 20
 
 
 class AgentChordError(Exception):
@@ -92,6 +97,11 @@ class WorkflowError(AgentChordError, ValueError):
         super().__init__(message)
         self.field = field
 
+    @property
+    def mistakes(self) -> "Sequence[WorkflowError | UnknownModel]":
+        """The mistakes that the message names: this error, if it names only one."""
+        return (self,)
+
 
 class WorkflowFileError(WorkflowError):
     """A workflow or configuration file is wrong at a known place.
@@ -110,6 +120,26 @@ class WorkflowFileError(WorkflowError):
         super().__init__(text, field=field)
         self.file = file
         self.line = line
+
+
+class SeveralMistakes(WorkflowError):
+    """A workflow or its input is wrong in several places; the message has one line for each.
+
+    Args:
+        mistakes: The mistakes, in the order of the checks.
+    """
+
+    def __init__(self, mistakes: "Sequence[WorkflowError | UnknownModel]") -> None:
+        shown = [f"- {mistake}" for mistake in mistakes[:MAX_MISTAKES_SHOWN]]
+        if (more := len(mistakes) - len(shown)) > 0:
+            shown.append(f"- and {more:,} more")
+        super().__init__("\n".join([f"{len(mistakes):,} mistakes:", *shown]))
+        self._mistakes = tuple(mistakes)
+
+    @property
+    def mistakes(self) -> "Sequence[WorkflowError | UnknownModel]":
+        """The mistakes, in the order of the checks."""
+        return self._mistakes
 
 
 class UnknownWorkflow(WorkflowError):
@@ -249,7 +279,15 @@ class OutputInvalid(
 
 
 class UnknownModel(AgentError, advice="give the model a price under costs, or correct its name"):
-    """A model has no price, or the model's provider is not known; no call was made."""
+    """A model has no price, or the model's provider is not known; no call was made.
+
+    Attributes:
+        field: Path of the field with the model, such as ``agents[2].llm_config``, or None.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class BudgetExceeded(

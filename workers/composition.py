@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from app.configuration.functions import load_function
 from app.configuration.settings import agent_secret
 from app.domain.agent import AgentResult
 from app.domain.for_each import agent_of
+from app.domain.loaded import Loaded
 from app.domain.status import AgentStatus
 from app.errors import RecoveriesExhausted
 from app.events.signals import Signals
@@ -26,6 +28,7 @@ from app.events.texts import Publisher
 from app.failures.breakers import CircuitBreakers
 from app.failures.circuit import CircuitBackend
 from app.failures.handler import FailureHandler
+from app.kinds.functions import function_names
 from app.kinds.registry import KindRegistry
 from app.llm.cache import AnswerCache
 from app.llm.clients import Clients
@@ -115,6 +118,7 @@ class Composition:
         inflight: The agent runs in progress.
         planner: Plans calls.
         lanes: Runs lanes.
+        loaded: The names of the code that agents can use here; no queue is named.
         watchdog: Finds lost work and starts it again.
 
     Raises:
@@ -262,6 +266,12 @@ class Composition:
             allow_addresses=settings.allow_addresses,
             secret=agent_secret,
         )
+        self.loaded = Loaded(
+            queues=(),
+            tools=tools.names(),
+            functions=function_names(settings.imports),
+            kinds=kinds.names(),
+        )
         return Agents(
             llm=LLMAgent(
                 calls=self._rings(),
@@ -282,6 +292,7 @@ class Composition:
                 engine,
                 max_depth=settings.engine.max_depth,
                 thresholds=settings.engine.budget_thresholds,
+                schemas=schemas,
             ),
             conditions=ConditionEvaluator(self._sandbox),
             schemas=schemas,
@@ -294,7 +305,7 @@ class Composition:
         if run is None or agent is None:
             return
         self._failures.tell(
-            agent,
+            deepcopy(agent),
             AgentResult(
                 agent_id=str(lost.agent_run_id),
                 status=AgentStatus.FAILED,

@@ -4,12 +4,13 @@ import random
 from dataclasses import replace
 from typing import Any
 
-from app.concurrency.user_code import described
+from app.concurrency.error_texts import described
 from app.domain.condition import Condition
 from app.domain.status import AgentStatus
 from app.domain.suggestions import shortened
 from app.domain.waits import LongWait
 from app.errors import ConditionFalse, FunctionFailed, RunStopped
+from app.failures.classification import classify
 from app.storage.fan_out import Items
 from app.storage.records import Ending, Outcome
 from workers.inflight import StopReason
@@ -53,7 +54,7 @@ def failed(job: Job, status: AgentStatus, error: Exception, *, text: str) -> End
         status,
         "failed",
         error=text,
-        error_class=type(error).__name__,
+        error_class=classify(error).name,
         finish_reason=job.finish_reason,
     )
 

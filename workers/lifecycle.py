@@ -13,6 +13,7 @@ import structlog
 from celery.signals import celeryd_init, worker_init, worker_shutdown, worker_shutting_down
 
 from app.bootstrap import connected_settings, database_url, redis_url
+from app.concurrency.error_texts import described, traceback_of
 from app.errors import AgentChordError, ServiceUnavailable
 from app.storage import schema
 from app.storage.redis import refuse_unsuitable
@@ -87,10 +88,13 @@ def open_runtime(sender: Any = None, **_: Any) -> None:
         )
     except AgentChordError as error:
         refuse(str(error))
-    except Exception as error:
-        # Celery would only log the exception. The worker would then go on and drop every task.
-        log.exception("worker_not_opened")
-        refuse(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001
+        # Celery would only log an exception. The worker would then go on and drop every task. A
+        # SystemExit of a user's module would end the process with the status 0.
+        log.error("worker_not_opened", exception=traceback_of(error))  # noqa: TRY400
+        refuse(described(error))
 
 
 @worker_shutting_down.connect

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -159,7 +160,8 @@ class Pipeline:
             self._flower_events.ended(job, ending)
         self._metrics.ended(job, ending)
         if ending.status.is_failure:
-            self._failures.tell(job.agent, _result(job, ending))
+            # The callback may change the agent, which later runs of the workflow share.
+            self._failures.tell(deepcopy(job.agent), _result(job, ending))
         if ending.outcome == "failed":
             await self._go_on(self._scheduler.fail_early(run.run_id))
         elif ending.items is not None:

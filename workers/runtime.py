@@ -5,10 +5,13 @@ many agents run in the message's lanes. ``workers.composition`` puts the parts t
 """
 
 import asyncio
+import faulthandler
 import gc
 import os
 import sys
-from collections.abc import Container, Coroutine, Sequence
+import threading
+from collections.abc import Collection, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
@@ -18,12 +21,13 @@ from structlog.contextvars import bound_contextvars
 
 from app.bootstrap import build_platform, client_factories, database_url
 from app.celery import app as celery
+from app.concurrency.loop_thread import LoopThread
+from app.concurrency.loop_watch import LoopWatch
 from app.events.relay import Relay
 from app.events.stream import EventStream
 from app.failures.circuit_redis import RedisCircuits
 from app.llm.cache import AnswerCache
 from app.llm.clients import Clients
-from app.loop_thread import LoopThread
 from app.rate_limits.limiter import ClusterLimiter
 from app.storage.cluster_keys import ANSWERS, cluster_key
 from app.storage.session import LOOKUP_SETTINGS
@@ -31,11 +35,21 @@ from app.telemetry.redaction import Redactor
 from workers.composition import Backends, Composition
 from workers.flower_events import EVENT_OF_TYPE, FlowerEvents
 from workers.heartbeat import Heartbeat
+from workers.published import Publisher
 from workers.stored_limits import StoredLimits
 from workers.worker_metrics import WorkerMetrics
 
 Result = TypeVar("Result")
 CANCEL_STEP_S = 0.1
+#: The process ends if its loop has not turned during so many probes of so many seconds. All leases
+#: are lost before that: the heartbeat renews none after 60 s, and a lease is valid for 15 s.
+PROBE_S, PROBES = 10.0, 9
+#: The process ends if no thread could run Python code for so many seconds, because C code kept the
+#: interpreter lock. A process that is stopped for longer ends when it continues.
+LOCKED_S = 900.0
+#: Seconds that the last log line may take.
+LAST_WORDS_S = 2.0
+STDERR = 2
 GC_THRESHOLDS = (20_000, 20, 50)
 
 log = structlog.get_logger(__name__)
@@ -60,13 +74,14 @@ class Runtime:
         runtime.close()
     """
 
-    def __init__(self, worker: str, *, node: str, queues: Container[str]) -> None:
+    def __init__(self, worker: str, *, node: str, queues: Collection[str]) -> None:
         self.worker = worker
         self._node = node
         self._queues = queues
         self._closing = False
         self._loop = LoopThread("agentchord", on_death=partial(self._end_process, "event loop"))
         self.run(self._open())
+        self._watch.start()
 
     def run(self, step: Coroutine[Any, Any, Result]) -> Result:
         """Run a coroutine on the loop and wait for its end; Celery's threads call this method."""
@@ -126,12 +141,25 @@ class Runtime:
             on_death=partial(self._end_process, "heartbeat"),
         )
         self._heartbeat.start()
+        self._watch = LoopWatch(
+            asyncio.get_running_loop(),
+            name="loop watch",
+            probe_s=PROBE_S,
+            probes=PROBES,
+            on_blocked=self._loop_blocked,
+            on_probe=_watch_lock,
+        )
         platform.signals.on_stop(self._heartbeat.beat_now)
         platform.signals.on_limits(self._limits.look_now)
         background = self._parts.background()
         background["stored_limits"] = self._limits.follow(
             self._backends.limiter, self._parts.watchdog.deferred.look
         )
+        loaded = replace(self._parts.loaded, queues=sorted(self._queues))
+        self._publisher = Publisher(
+            platform.engine, worker=self.worker, node=self._node, loaded=loaded
+        )
+        background["published"] = self._publisher.run()
         if settings.monitoring.stream_events:
             background["events_relay"] = self._relay(settings.monitoring.stream_length).run()
         self._background = [
@@ -207,22 +235,41 @@ class Runtime:
         watchdog of another process recovers the agents, and the process manager starts a new
         process.
         """
-        log.critical("worker_cannot_work", worker=self.worker, ended=part)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        last_words = threading.Thread(target=self._say_last_words, args=(part,), daemon=True)
+        last_words.start()
+        # A blocked thread may keep a lock of the log.
+        last_words.join(LAST_WORDS_S)
         # sys.exit() would only end this thread, and the other threads wait for ever.
         os._exit(1)
 
+    def _say_last_words(self, part: str) -> None:
+        log.critical("worker_cannot_work", worker=self.worker, ended=part)
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+    def _loop_blocked(self) -> None:
+        """End the process, and show first where each of its threads stands."""
+        faulthandler.dump_traceback(file=STDERR)
+        self._end_process("event loop, which is blocked")
+
     async def _close(self) -> None:
         self._closing = True
+        self._watch.stop()
+        faulthandler.cancel_dump_traceback_later()
         while pending := [task for task in self._background if not task.done()]:
             # Cancel repeatedly, because redis-py may swallow a cancellation that arrives together
             # with an answer.
             for task in pending:
                 task.cancel()
             await asyncio.wait(pending, timeout=CANCEL_STEP_S)
+        await self._publisher.close()
         self._heartbeat.stop()
         self._backends.flower_events.stop()
         self._backends.metrics.stop()
         await self._parts.close()
         await self._platform.close()
+
+
+def _watch_lock() -> None:
+    """Let a thread of faulthandler, which needs no lock, end this process after LOCKED_S."""
+    faulthandler.dump_traceback_later(LOCKED_S, exit=True, file=STDERR)

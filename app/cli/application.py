@@ -18,8 +18,9 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from app.cli.messages import say
+from app.concurrency.error_texts import class_name, message_of
 from app.domain.plain_text import shown
-from app.errors import AgentChordError
+from app.errors import AgentChordError, SeveralMistakes
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 DEBUG = "--debug"
@@ -158,7 +159,9 @@ def execute(arguments: Sequence[str]) -> int:
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except Exception as error:
+    except SystemExit:
+        raise  # a command ends the program
+    except BaseException as error:  # an object of a user may raise any exception
         if debug:
             raise
         say(explain(error))
@@ -166,14 +169,16 @@ def execute(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def explain(error: Exception) -> str:
-    """Return an error as one readable line."""
-    text = _one_line(str(error))
+def explain(error: BaseException) -> str:
+    """Return an error as one readable line; several mistakes have one line each."""
+    if isinstance(error, SeveralMistakes):
+        return str(error)
+    text = _one_line(message_of(error))
     if isinstance(error, AgentChordError):
         return text or type(error).__name__
     if isinstance(error, OSError):
         return text
-    kind = type(error).__name__
+    kind = class_name(error)
     return f"{f'{kind}: {text}' if text else kind} (add {DEBUG} to see where)"
 
 

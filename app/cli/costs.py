@@ -28,6 +28,7 @@ class Dimension(StrEnum):
     MODEL = "model"
     PROVIDER = "provider"
     WORKFLOW = "workflow"
+    OUTER_WORKFLOW = "outer-workflow"
     VERSION = "version"
     TENANT = "tenant"
     KIND = "kind"

@@ -6,7 +6,7 @@ from redis.exceptions import RedisError
 from app.cli.cluster import ask, served_queues
 from app.errors import ServiceUnavailable
 from app.monitoring.explain import Live
-from app.monitoring.run_history import Standing
+from app.monitoring.run_facts import Standing
 
 
 def read_live(queues: set[str], *, ask_workers: bool = True) -> tuple[Live, list[str]]:

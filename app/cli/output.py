@@ -25,6 +25,7 @@ STYLES = {
     "ok": "green",
     "running": "cyan",
     "partially_completed": "yellow",
+    "partial": "yellow",
     "warn": "yellow",
     "skipped": "dim",
     "cancelled": "magenta",

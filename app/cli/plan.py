@@ -1,6 +1,9 @@
 """`agentchord plan`: a forecast of a run's needs, before the run starts and without any call."""
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import asdict
+from decimal import Decimal
 from math import isfinite
 from typing import Annotated, Any
 
@@ -8,17 +11,20 @@ import typer
 
 from app.attachments.reader import AttachmentReader
 from app.bootstrap import call_planner
-from app.cli.output import console, dollars, print_json, table
+from app.cli.output import console, dollars, print_json, styled, table
 from app.cli.run_input import File, Inputs, load_workflow, read_input
 from app.client.acceptance import Acceptance
+from app.client.knowledge import Knowledge, read_knowledge
 from app.concurrency.user_code import run_in_thread
-from app.configuration.settings import load_settings
+from app.configuration.settings import Settings, load_settings
 from app.domain.money import round_up
 from app.domain.sub_workflow import named_workflows
-from app.domain.validation import validate_input
 from app.domain.workflow import Workflow
-from app.planning.forecast import UNREAD_TOKENS, AgentForecast, Forecast, forecast
+from app.planning.expected_calls import UNREAD_TOKENS
+from app.planning.figures import AgentForecast, Forecast
+from app.planning.forecast import forecast
 from app.planning.time_bounds import TimeBound, time_bounds
+from app.sandbox.processes import Sandbox
 
 COLUMNS = (
     *("level>", "agent", "model", "calls>", "at most>", "input tokens>", "output tokens>"),
@@ -47,10 +53,8 @@ def plan(
     run_input = {**loaded.input, **given}
     settings = load_settings()
     providers = settings.all_providers()
-    acceptance = Acceptance(settings)
-    workflow = acceptance.check(loaded.workflow)
-    validate_input(workflow, run_input)
-    acceptance.check_calls(workflow)
+    with loaded.located(given):
+        workflow, known = asyncio.run(_checked(settings, loaded.workflow, run_input))
     found = forecast(
         workflow,
         run_input,
@@ -59,6 +63,7 @@ def plan(
         retry=settings.retry,
         providers=providers,
         read=AttachmentReader(settings.attachments, in_thread=run_in_thread).read_here,
+        earlier=known.earlier,
     )
     bounds = time_bounds(
         found,
@@ -74,6 +79,19 @@ def plan(
         _show(workflow, found, bounds, assumed)
 
 
+async def _checked(
+    settings: Settings, workflow: Workflow, run_input: Mapping[str, Any]
+) -> tuple[Workflow, Knowledge]:
+    known = await read_knowledge(settings, workflow)
+    sandbox = Sandbox()
+    try:
+        acceptance = Acceptance(settings, sandbox)
+        checked = await acceptance.check_run(known.workflow, run_input, workers=known.workers)
+        return checked, known
+    finally:
+        sandbox.close()
+
+
 def _show(
     workflow: Workflow,
     found: Forecast,
@@ -81,6 +99,8 @@ def _show(
     assumed: dict[str, Any],
 ) -> None:
     printer = console()
+    for line in _stops(found, workflow):
+        printer.print(styled(line, "bold red"))
     levels = len(found.levels())
     title = f"{workflow.name}: {len(found.agents)} agents in {levels} level{'s' * (levels != 1)}"
     printer.print(table(COLUMNS, [_row(agent) for agent in found.agents], title=title))
@@ -90,18 +110,54 @@ def _show(
         f"critical path  {' -> '.join(found.critical_path)}",
         f"calls          {found.calls:,} expected",
         f"               {found.most_calls:,} at most, with all turns and retries",
-        f"cost           {dollars(found.expected_usd)} expected",
+        f"cost           {dollars(found.expected_usd)} expected{_range(found)}",
         f"               {dollars(found.bounds.once_usd)} at most, if nothing is retried",
         f"               {dollars(found.bounds.limit_usd)} at most, with every retry (the limits)",
         f"time           {_binding(bounds)}",
         *(f"               {_bound(bound)}" for bound in bounds[1:SHOWN_BOUNDS] if bound.seconds),
         *(f"prompt cache   {_cache(agent)}" for agent in found.agents if agent.cache),
-        f"assumed        {assumed['output_tokens']:,} tokens an answer, one round of tools, no "
-        "retry, no other run on the limits, "
+        f"assumed        {_lengths(found, assumed['output_tokens'])}, no retry, "
+        "no other run on the limits, "
         + ("calls take no time" if latency_s is None else f"{latency_s:g} s a call"),
     ]
     lines += [f"               {hint}" for hint in _not_counted(workflow, found)]
     printer.print("\n".join(lines))
+
+
+def _stops(found: Forecast, workflow: Workflow) -> list[str]:
+    """Return a line for each budget that will, or may, stop the run."""
+    lines = [
+        f"{stop.budget} of {dollars(stop.limit_usd)} will stop agent {stop.agent!r}: "
+        f"{dollars(stop.spent_usd)} is expected to be spent before its call, which may cost "
+        f"{dollars(stop.hold_usd)}"
+        for stop in found.stops
+    ]
+    budget_usd = Decimal(str(workflow.cost_budget))
+    if not lines and found.range_usd is not None and found.range_usd[1] > budget_usd:
+        lines.append(
+            f"cost_budget of {dollars(budget_usd)} may stop the run: 9 of 10 runs cost between "
+            f"{dollars(found.range_usd[0])} and {dollars(found.range_usd[1])}"
+        )
+    return lines
+
+
+def _range(found: Forecast) -> str:
+    if found.range_usd is None:
+        return ""
+    low, high = found.range_usd
+    return f"; {dollars(low)} to {dollars(high)} in 9 of 10 runs"
+
+
+def _lengths(found: Forecast, output_tokens: int) -> str:
+    calling = [agent for agent in found.agents if agent.calls]
+    known = [agent for agent in calling if agent.earlier_runs]
+    if calling and len(known) == len(calling):
+        return f"answers as long as in {found.earlier_runs:,} earlier runs"
+    assumed = f"{output_tokens:,} tokens an answer, one round of tools"
+    if not known:
+        return assumed
+    names = ", ".join(agent.name for agent in calling if not agent.earlier_runs)
+    return f"answers as long as in earlier runs, but for {names}: {assumed}"
 
 
 def _not_counted(workflow: Workflow, found: Forecast) -> list[str]:
@@ -184,9 +240,12 @@ def _as_json(
         "calls": {"expected": found.calls, "most": found.most_calls},
         "cost_usd": {
             "expected": round_up(found.expected_usd),
+            "range": found.range_usd and [round_up(each) for each in found.range_usd],
             "worst_at_first_try": round_up(found.bounds.once_usd),
             "limit": round_up(found.bounds.limit_usd),
         },
+        "stops": [asdict(stop) for stop in found.stops],
+        "earlier_runs": found.earlier_runs,
         "time": {
             "at_least_s": least_s,
             "binding": asdict(bounds[0]) if least_s else None,
@@ -206,6 +265,7 @@ def _as_json(
                 "output_tokens": sum(call.usage.output_tokens for call in agent.calls),
                 "expected_usd": round_up(agent.expected_usd),
                 "worst_usd": round_up(agent.worst_usd),
+                "earlier_runs": agent.earlier_runs,
                 "attachments_unread": agent.unread,
                 "prompt_cache": agent.cache and asdict(agent.cache),
             }

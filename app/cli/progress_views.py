@@ -16,7 +16,8 @@ from app.domain.status import AgentStatus
 from app.events.texts import Piece
 from app.monitoring.progress import AgentProgress, RunProgress
 
-#: If a run has more agents than this, each level shows only agents that failed or were retried.
+#: If a run has more agents than this, each level shows only agents that failed, were retried or
+#: completed in part.
 MAX_AGENTS_SHOWN = 40
 MARKS = {
     "completed": "✓",
@@ -182,6 +183,7 @@ def summary(run: RunProgress) -> str:
         f"run {run.id} ({run.workflow}): {run.status}",
         _counted(run.agents),
         seconds(run.started_at, run.finished_at),
+        run.shortfall,
         dollars(run.spent_usd),
     )
     return ", ".join(filter(None, parts)) + (f": {run.error}" if run.error else "")
@@ -195,7 +197,9 @@ def _counted(agents: Sequence[AgentProgress]) -> str:
 
 
 def _notable(agents: list[AgentProgress]) -> list[AgentProgress]:
-    return [agent for agent in agents if agent.status.is_failure or agent.retries][:10]
+    return [
+        agent for agent in agents if agent.status.is_failure or agent.retries or agent.is_partial
+    ][:10]
 
 
 def _first_token(agent: AgentProgress) -> str:

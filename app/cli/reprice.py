@@ -17,10 +17,15 @@ from app.configuration.settings import load_settings
 from app.costs.pricing import Pricing
 from app.costs.reprice import BATCH, Repriced, runs_since
 from app.costs.reprice import reprice as reprice_batch
+from app.monitoring.wording import counted
+from app.storage.run_tree import run_tree_ids
 
 
 def reprice(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Price only this run.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="Price only this run, including its sub-workflows."),
+    ] = None,
     since: Annotated[
         str | None,
         typer.Option(
@@ -56,7 +61,7 @@ def reprice(
 
 def _runs(run: str | None, start: datetime | None) -> list[UUID]:
     if run is not None:
-        return [find(run)]
+        return transaction(partial(run_tree_ids, run_id=find(run)))
     if start is None:
         raise typer.BadParameter("give a RUN, or --since for all runs from that time on")
     return transaction(partial(runs_since, since=start))
@@ -80,7 +85,8 @@ def _show(changes: list[Repriced], unpriced: int, *, dry_run: bool) -> None:
     calls = sum(change.calls for change in changes)
     total = sum((change.difference_usd for change in changes), Decimal(0))
     verb = "would be corrected" if dry_run else "corrected"
-    tell(f"{calls:,} calls {verb}, by {dollars(total, signed=True)} in total")
+    tell(f"{counted(calls, 'call')} {verb}, by {dollars(total, signed=True)} in total")
     if unpriced:
-        tell(f"{unpriced:,} calls are not changed, because their model has no price, or")
-        tell("their workflow, which has the settings of the calls, is not stored any more")
+        verb = "is" if unpriced == 1 else "are"
+        tell(f"{counted(unpriced, 'call')} {verb} not changed, because the model has no price, or")
+        tell("because the workflow, which has the settings of the call, is not stored any more")

@@ -3,22 +3,25 @@
 import contextlib
 import sys
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 
-from app.cli.cluster import ask
+from app.cli.cluster import ask, transaction
 from app.cli.follow import exit_code, follow, missing_worker_hints, wait_for_end
 from app.cli.messages import say
 from app.cli.output import answer, console, json_text, print_json, shorten
 from app.cli.parameters import AsJson
 from app.cli.progress_views import LineView, best_view
 from app.cli.run_input import File, Inputs, load_workflow, read_input
+from app.cli.run_page import show_incomplete
 from app.configuration.settings import load_settings
 from app.domain.providers import routed
 from app.domain.run_options import RunOptions
 from app.monitoring.progress import RunProgress
+from app.monitoring.whole_run import read_whole_run
 from app.storage.runs import RunRecord
 
 OUTPUT_WIDTH = 300
@@ -53,9 +56,10 @@ def run(
     options = RunOptions(weight=weight, tenant=tenant, key=key)
     given = read_input(inputs or [])
     loaded = load_workflow(file)
-    run_id = ask(
-        lambda client: client.runs.enqueue(loaded.workflow, {**loaded.input, **given}, options)
-    )
+    run_input = {**loaded.input, **given}
+    with loaded.located(given):
+        ask(lambda client: client.workflows.check(loaded.workflow, run_input))
+        run_id = ask(lambda client: client.runs.enqueue(loaded.workflow, run_input, options))
     if follow:
         return follow_to_end(run_id, timeout_s=timeout, json=json)
     answer({"run_id": run_id, "workflow": loaded.workflow.name}, str(run_id), json=json)
@@ -65,7 +69,7 @@ def run(
 
 
 def follow_to_end(run_id: UUID, *, timeout_s: float | None, json: bool) -> int:
-    """Watch a run, then print its outputs and its cost.
+    """Watch a run, then print its outputs, and name everything without a whole result.
 
     Args:
         run_id: The run.
@@ -83,10 +87,12 @@ def follow_to_end(run_id: UUID, *, timeout_s: float | None, json: bool) -> int:
     ended = wait_for_end(run_id, following())
     if ended is not None:
         outputs = outputs_of(run_id)
+        whole = transaction(partial(read_whole_run, run_id=run_id))
         if json:
-            print_json(facts_of(ended) | {"outputs": outputs})
+            print_json(facts_of(ended) | {"incomplete": whole.incomplete, "outputs": outputs})
         else:
             show_outputs(outputs)
+            show_incomplete(whole.incomplete)
     return exit_code(ended)
 
 

@@ -33,14 +33,17 @@ FORMS = (
 
 
 def load_workflow(file: str) -> WorkflowFile:
-    """Return the workflow of a file, or of a module such as app.examples.basic."""
+    """Return the workflow of a file, or of a module such as app.examples.basic.
+
+    The command checks the workflow together with the input, so that all mistakes are in one error.
+    """
     is_name = all(part.isidentifier() for part in file.split("."))
     if is_name and not Path(file).exists() and Path(file).suffix not in (".py", ".yaml", ".json"):
         with contextlib.suppress(ImportError):
             spec = find_spec(file)
             if spec is not None and spec.origin is not None:
-                return load(spec.origin)
-    return load(file)
+                return load(spec.origin, checked=False)
+    return load(file, checked=False)
 
 
 def read_input(words: Sequence[str]) -> dict[str, Any]:

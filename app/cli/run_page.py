@@ -1,14 +1,19 @@
 """The page that `agentchord status` prints for one run."""
 
-from app.cli.output import console, dollars, moment, reason, seconds, table
-from app.monitoring.progress import AgentProgress, RunProgress
+from collections.abc import Sequence
+from datetime import datetime
+
+from app.cli.output import STYLES, console, dollars, moment, reason, seconds, styled, table
+from app.domain.plain_text import shown_line
+from app.monitoring.progress import AgentProgress
+from app.monitoring.whole_run import Incomplete, WholeRun, grouped_incomplete
 
 ERROR_WIDTH = 120
 
 
-def show_run(run: RunProgress) -> None:
-    """Print a run and its agents."""
-    printer = console()
+def show_run(whole: WholeRun) -> None:
+    """Print a run and its agents, and name everything inside that has no whole result."""
+    printer, run = console(), whole.run
     facts = [
         ("run", str(run.id)),
         ("workflow", f"{run.workflow} v{run.version}"),
@@ -20,7 +25,7 @@ def show_run(run: RunProgress) -> None:
         ("key", run.key or ""),
         ("rerun of", f"{run.rerun_of} from {run.rerun_from}" if run.rerun_of else ""),
         ("part of", str(run.part_of or "")),
-        ("pruned", _pruned(run)),
+        ("pruned", _pruned(run.pruned_at)),
         ("cost", f"{dollars(run.spent_usd)} of {dollars(run.limit_usd)}"),
     ]
     for name, value in facts:
@@ -33,7 +38,7 @@ def show_run(run: RunProgress) -> None:
             agent.label,
             agent.module,
             agent.model,
-            agent.status,
+            "partial" if agent.is_partial else agent.status,
             agent.attempt,
             seconds(agent.started_at, agent.finished_at),
             *([_first_token(agent)] if streamed else []),
@@ -52,6 +57,19 @@ def show_run(run: RunProgress) -> None:
         if agent.sub_run_id is not None:
             printer.print(f"{agent.name} is run {agent.sub_run_id}")
 
+    show_incomplete(whole.incomplete)
+
+
+def show_incomplete(incomplete: Sequence[Incomplete]) -> None:
+    """Print a line for each kind of agent runs without a whole result, with all their names."""
+    printer = console()
+    for number, group in enumerate(grouped_incomplete(incomplete)):
+        if not number:
+            printer.print("\nwithout a whole result:")
+        cause = reason(group.cause, ERROR_WIDTH)
+        text = f"{group.names} {group.outcome.replace('_', ' ')}" + (f": {cause}" if cause else "")
+        printer.print(styled(f"  {shown_line(text)}", style=STYLES.get(group.outcome, "")))
+
 
 def _waiting(agent: AgentProgress) -> str:
     until = moment(agent.waits_until)
@@ -62,6 +80,6 @@ def _first_token(agent: AgentProgress) -> str:
     return "" if agent.first_token_s is None else f"{agent.first_token_s:.2f} s"
 
 
-def _pruned(run: RunProgress) -> str:
-    at = moment(run.pruned_at)
+def _pruned(pruned_at: datetime | None) -> str:
+    at = moment(pruned_at)
     return f"{at} UTC: input, outputs and history were removed, the ledger was kept" if at else ""

@@ -1,5 +1,6 @@
 """`agentchord runs`, `status` and `cancel`: commands that list runs, show a run and stop a run."""
 
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from app.cli.parameters import AsJson, RunId
 from app.cli.run import facts_of, follow_to_end
 from app.cli.run_page import show_run
 from app.domain.status import WorkflowStatus
-from app.monitoring.progress import read_progress
+from app.monitoring.whole_run import read_whole_run
 
 
 def runs(
@@ -51,17 +52,20 @@ def status(
 ) -> int:
     """Show a run: its levels, agents, states, errors and costs.
 
+    The page names every agent, element and inner agent that failed, was skipped, or completed only
+    in part.
+
     With --follow the exit codes are the same as with `agentchord run --follow`. Without --follow
     the exit code is 0.
     """
     run_id = find(run)
     if follow:
         return follow_to_end(run_id, timeout_s=timeout, json=json)
-    progress = transaction(partial(read_progress, run_id=run_id))
+    whole = transaction(partial(read_whole_run, run_id=run_id))
     if json:
-        print_json(progress)
+        print_json(asdict(whole.run) | {"incomplete": whole.incomplete})
     else:
-        show_run(progress)
+        show_run(whole)
     return 0
 
 

@@ -17,7 +17,7 @@ from app.monitoring.activity import Activity
 from app.monitoring.explain import Live, explain_waits
 from app.monitoring.findings import AT_WORK, Finding, condensed
 from app.monitoring.progress import AgentProgress, RunProgress
-from app.monitoring.wording import names, seconds_of
+from app.monitoring.wording import counted, names, seconds_of
 
 BAR_WIDTH = 24
 #: Shares of the lines below the head: levels and waits get these shares, and agents get the rest.
@@ -101,9 +101,7 @@ def _head(run: RunProgress, activity: Activity | None, width: int) -> list[Text]
     title = "  ".join(filter(None, (run.workflow, str(run.status), level, took, str(run.id))))
     spent = float(run.spent_usd / run.limit_usd) if run.limit_usd else 0.0
     limit = dollars(run.limit_usd, places=2)
-    calls = (
-        f"  {activity.calls:,} calls, {activity.calls_per_s:.1f}/s" if activity is not None else ""
-    )
+    calls = f"  {counted(activity.calls, 'call')}, {activity.calls_per_s:.1f}/s" if activity else ""
     lines = [
         _line(title, width, f"bold {STYLES.get(run.status, '')}"),
         _line(f"agents {_bar(done / max(len(run.agents), 1))} {_counted(run.agents)}", width),
@@ -113,6 +111,8 @@ def _head(run: RunProgress, activity: Activity | None, width: int) -> list[Text]
             "yellow" if spent >= 0.8 else "",  # noqa: PLR2004  as the budgets' thresholds
         ),
     ]
+    if run.shortfall:
+        lines.append(_line(f"inside {run.shortfall}", width, "red"))
     return [*lines, _line(run.error, width, "red")] if run.error else lines
 
 
@@ -136,8 +136,9 @@ def _waits(waits: Sequence[Finding], width: int, most: int) -> list[Text]:
         _line(f"{_who(each.agents)} {each.predicate}", width, "cyan") for each in by_number[:most]
     ]
     if len(by_number) > most:
-        left = sum(len(each.agents) for each in by_number[most:])
-        lines[-1] = _line(f"{left + len(by_number[most - 1].agents)} others wait", width, "cyan")
+        left = sum(len(each.agents) for each in by_number[most - 1 :])
+        text = "1 other waits" if left == 1 else f"{left:,} others wait"
+        lines[-1] = _line(text, width, "cyan")
     return lines if len(lines) > 1 else []
 
 

@@ -19,6 +19,7 @@ from app.client.transactions import Transactions
 from app.client.workflows import Workflows
 from app.domain.scope import ALL, Scope
 from app.events.texts import Feed
+from app.sandbox.processes import Sandbox
 
 Result = TypeVar("Result")
 
@@ -33,7 +34,8 @@ class _Shared:
 
     def __init__(self, platform: Platform) -> None:
         self.transactions = Transactions(platform)
-        self.acceptance = Acceptance(platform.settings)
+        self.sandbox = Sandbox()
+        self.acceptance = Acceptance(platform.settings, self.sandbox)
         self.feed = Feed(platform.redis)
         self.runs: WeakValueDictionary[Scope, Runs] = WeakValueDictionary()
 
@@ -108,7 +110,7 @@ class Client:
     @cached_property
     def results(self) -> Results:
         """Methods for outcomes of runs: outputs, results, context."""
-        return Results(self.runs, self.workflows)
+        return Results(self.runs, self.workflows, self._shared.transactions)
 
     @cached_property
     def limits(self) -> Limits:
@@ -129,5 +131,6 @@ class Client:
 
     async def close(self) -> None:
         """Close all connections."""
+        self._shared.sandbox.close()
         await self._shared.feed.close()
         await self._platform.close()

@@ -72,8 +72,8 @@ class CostTracker:
                 chooses.
             agent_name: Name of the agent, for reports.
             workflow_id: Id of a run or of a registered workflow. With the id of a run, the call is
-                booked on the budgets of the run. With the id of a workflow, the call is booked only
-                on the standing budgets.
+                booked on the budgets of the run and of the runs around it. With the id of a
+                workflow, the call is booked only on the standing budgets.
             model: Name of the model.
             input_tokens: Number of tokens of the prompt.
             output_tokens: Number of generated tokens.

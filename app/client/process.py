@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.bootstrap import build_platform
 from app.client.client import Client
+from app.concurrency.loop_thread import LoopThread
 from app.concurrency.once import once
 from app.errors import AgentChordError
-from app.loop_thread import LoopThread
 
 Result = TypeVar("Result")
 

@@ -4,10 +4,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from app.client.runs import Runs
+from app.client.transactions import Transactions
 from app.client.workflows import Workflows
 from app.domain.agent import AgentResult
 from app.domain.money import readable
@@ -15,6 +17,7 @@ from app.domain.status import WorkflowStatus
 from app.domain.suggestions import did_you_mean
 from app.domain.workflow import Workflow
 from app.errors import OutputInvalid, RunConflict, WorkflowError
+from app.monitoring.whole_run import Incomplete, read_whole_run
 from app.storage.runs import AgentRunRecord, RunRecord
 
 if TYPE_CHECKING:
@@ -126,10 +129,12 @@ class Results:
     Args:
         runs: The runs of the scope.
         workflows: The workflows of the runs.
+        transactions: The object that runs transactions in Postgres.
     """
 
-    def __init__(self, runs: Runs, workflows: Workflows) -> None:
+    def __init__(self, runs: Runs, workflows: Workflows, transactions: Transactions) -> None:
         self._runs = runs
+        self._transactions = transactions
         self._workflows = workflows
 
     async def state(self, run_id: UUID, models: "Models | None" = None) -> RunState:
@@ -162,6 +167,12 @@ class Results:
         """Return, by name, the results of all agents and of all items of a for_each."""
         agents = await self._runs.agents(run_id)
         return {agent.name: _result(agent) for agent in _with_items(agents)}
+
+    async def incomplete(self, run_id: UUID) -> tuple[Incomplete, ...]:
+        """Return the agent runs, anywhere inside the run, that have no whole result."""
+        await self._runs.read(run_id)
+        whole = await self._transactions.run(partial(read_whole_run, run_id=run_id))
+        return whole.incomplete
 
     async def workflow(self, run_id: UUID) -> Workflow:
         """Return the workflow of a run, with the run's status, cost and results."""

@@ -19,6 +19,7 @@ from app.domain.run_options import RunOptions
 from app.domain.status import WorkflowStatus
 from app.domain.workflow import Workflow
 from app.errors import UnknownRun
+from app.monitoring.whole_run import Incomplete
 from app.storage.runs import RunRecord
 
 if TYPE_CHECKING:
@@ -110,6 +111,19 @@ class Run:
         sum over all results must leave out either the items or that agent.
         """
         return _blocking(lambda client: client.results.by_agent(self._id))
+
+    def incomplete(self) -> tuple[Incomplete, ...]:
+        """Return everything inside the run that ended without its whole result.
+
+        These are the agents, the elements of lists and the agents of sub-workflows that failed,
+        were cancelled, were skipped, or completed only in part. While the run is going, only the
+        agent runs that have ended are returned.
+
+        Example:
+            for each in run.incomplete():
+                print(each.path, each.outcome, each.error)  # handled[20]/draft failed ...
+        """
+        return _blocking(lambda client: client.results.incomplete(self._id))
 
     @property
     def record(self) -> RunRecord:

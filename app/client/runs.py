@@ -16,7 +16,6 @@ from app.client.transactions import Transactions
 from app.domain.run_options import RunOptions
 from app.domain.scope import Scope
 from app.domain.status import WorkflowStatus
-from app.domain.validation import validate_input
 from app.domain.workflow import Workflow
 from app.errors import UnknownRun, WaitTimeout
 from app.storage import new_runs, runs
@@ -96,7 +95,7 @@ class Runs:
         """
         options = replace(options, tenant=self._scope.tenant_of_new_run(options.tenant))
         options.check_tenant()
-        validate_input(workflow, input_)
+        await self._acceptance.check_input(workflow, input_, options.tenant)
         wanted = _Wanted(workflow=workflow, input=input_, options=options)
         run_id = await self._enqueues.submit(wanted)
         await self._platform.scheduler.ask_for_admission(run_id)
@@ -165,8 +164,7 @@ class Runs:
         for each in wanted:
             if id(each.workflow) in known:
                 continue
-            whole = await self._acceptance.complete(connection, each.workflow, self._scope)
-            self._acceptance.check_calls(whole)
+            whole = await self._acceptance.accept(connection, each.workflow, self._scope)
             known[id(each.workflow)] = whole, new_runs.agent_rows(whole)
         stored = await runs.store_workflows(connection, [whole for whole, _ in known.values()])
         workflow_ids = dict(zip(known, stored, strict=True))

@@ -1,6 +1,8 @@
 """Registers and reads stored workflows."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -8,10 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.client.acceptance import Acceptance
 from app.client.runs import Runs
 from app.client.transactions import Transactions
+from app.domain.loaded import Loaded
 from app.domain.scope import Scope
 from app.domain.workflow import Workflow
 from app.errors import UnknownWorkflow
 from app.storage import runs
+from app.storage.worker_loads import read_live
 
 
 class Workflows:
@@ -53,6 +57,34 @@ class Workflows:
             return await runs.store_workflow(connection, whole)
 
         return await self._transactions.run(store)
+
+    async def check(self, workflow: Workflow, run_input: Mapping[str, Any]) -> Workflow:
+        """Make all checks that are possible before a run, and store nothing.
+
+        In contrast to ``runs.enqueue``, a workflow is also refused if an agent names a tool, a
+        function or a kind that no live worker of the agent's queue loads. A queue without a live
+        worker is not judged, because its workers may come later.
+
+        Returns:
+            The workflow, with its providers and sub-workflows filled in.
+
+        Raises:
+            WorkflowError: If there are mistakes; all of them are in one error.
+            UnknownModel: If the only mistake is a model without a price.
+            OutOfScope: If a tenant's workflow refers to a sub-workflow only by the sub-workflow's
+                name.
+        """
+
+        async def checked(connection: AsyncConnection) -> Workflow:
+            return await self._acceptance.check_before_run(
+                connection, workflow, run_input, self._scope
+            )
+
+        return await self._transactions.run(checked)
+
+    async def live_workers(self) -> Sequence[Loaded]:
+        """Return the names of the tools, functions and kinds that the live workers load."""
+        return await self._transactions.run(read_live)
 
     async def read(self, workflow_id: UUID) -> Workflow:
         """Return a stored workflow.

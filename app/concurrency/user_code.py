@@ -2,7 +2,8 @@
 
 User code can end its own call, and nothing else. Every exception of user code, whatever its class,
 becomes a ``UserCodeFailed``, which is an ordinary error. No other module catches the exceptions of
-user code.
+user code. A sync function runs in a thread of its own, and an async function on the loop of user
+code; so nothing that user code does delays the loop of the worker.
 """
 
 import asyncio
@@ -10,82 +11,34 @@ import contextlib
 import contextvars
 import inspect
 import threading
-import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from types import FunctionType, MethodType
+from typing import Any, TypeVar
+
+from app.concurrency.user_errors import UserCodeFailed
+from app.concurrency.user_loop import End, UserCall
+
+__all__ = (
+    "ON_CALLERS_LOOP",
+    "TookTooLong",
+    "UserCodeFailed",
+    "call",
+    "result_of",
+    "run_in_thread",
+    "within",
+)
 
 Result = TypeVar("Result")
-#: Longer messages of exceptions are cut.
-MAX_MESSAGE_CHARS = 100_000
-MAX_NAME_CHARS = 200
-MAX_TRACEBACK_CHARS = 20_000
 
-#: Tasks that nothing waits for any more. The loop itself has only weak references to its tasks.
-_abandoned: set[asyncio.Task[Any]] = set()
-
-
-class UserCodeFailed(Exception):
-    """User code raised an exception.
-
-    The message has the class and the message of that exception.
-
-    Attributes:
-        error: The exception of the user code.
-    """
-
-    def __init__(self, error: BaseException) -> None:
-        # The message is made here, because a sync function fails in its own thread, and a slow
-        # __str__ then delays only this thread.
-        super().__init__(described(error))
-        self.error = error
+#: Whether user code runs on the loop of its caller. Only simulations set this, because their code
+#: is known, and their loop has virtual time and no threads.
+ON_CALLERS_LOOP: ContextVar[bool] = ContextVar("ON_CALLERS_LOOP", default=False)
 
 
 class TookTooLong(Exception):
-    """User code did not end in time; a coroutine was cancelled, and a thread goes on."""
-
-
-class _End(NamedTuple, Generic[Result]):
-    """The end of a call: its result or its error."""
-
-    result: Result | None = None
-    error: Exception | None = None
-
-    def get(self) -> Result:
-        """Return the result, or raise the error."""
-        if self.error is not None:
-            raise self.error
-        return self.result  # type: ignore[return-value]  # a call without an error has a result
-
-
-def described(error: BaseException) -> str:
-    """Return the class and the message of any exception, even if its methods fail."""
-    try:
-        name = str.__getitem__(type(error).__name__, slice(MAX_NAME_CHARS))
-    except BaseException:  # noqa: BLE001  a metaclass of a user may raise any exception
-        name = "an exception"
-    return f"{name}: {message_of(error)}".removesuffix(": ")
-
-
-def message_of(error: BaseException) -> str:
-    """Return the message of any exception, even if its methods fail."""
-    # str() of a user's exception may raise any exception, or return a subclass of str.
-    try:
-        return str.__getitem__(str(error), slice(MAX_MESSAGE_CHARS))
-    except BaseException as odd:  # noqa: BLE001
-        return f"(its message cannot be read: {type(odd).__name__})"
-
-
-def traceback_of(error: BaseException) -> str:
-    """Return the traceback of any exception, for a log.
-
-    A log gets this text and not the exception, because some loggers call methods of the exception.
-    """
-    try:
-        lines = "".join(traceback.format_exception(error))
-    except BaseException:  # noqa: BLE001  a property of a user's exception may raise any exception
-        lines = described(error)
-    return lines[:MAX_TRACEBACK_CHARS]
+    """Code did not end in time; a coroutine was cancelled, and a thread goes on."""
 
 
 def call(function: Callable[[], Result]) -> Result:
@@ -105,56 +58,49 @@ def call(function: Callable[[], Result]) -> Result:
 
 
 async def result_of(function: Callable[[], Any]) -> Any:
-    """Call a function of a user, sync or async; a sync function runs in a thread of its own.
+    """Call a function of a user, sync or async, away from the loop of the caller.
 
-    If a sync function returns an awaitable, the awaitable is awaited. A decorator may have wrapped
-    an async function in such a function.
+    If a sync function returns an awaitable, the awaitable is awaited on the loop of user code. A
+    decorator may have wrapped an async function in such a function.
 
-    This coroutine also converts the cancellation of its own task, because a coroutine cannot see
-    who has cancelled it. Therefore the task must be one that ``within`` has made.
+    Returns:
+        The function's result. A cancelled wait ends at once: the async function is cancelled, a
+        thread goes on, and the result is dropped. Code that swallows its cancellation delays
+        nobody.
 
     Raises:
-        UserCodeFailed: If the function raised any exception.
+        UserCodeFailed: If the function raised any exception, cancelled its own task, or lost its
+            loop.
     """
-    try:
-        if inspect.iscoroutinefunction(function):
-            return await function()
-        result = await run_in_thread(partial(call, function))
-        return await result if inspect.isawaitable(result) else result
-    except UserCodeFailed:
-        raise
-    except BaseException as error:
-        raise UserCodeFailed(error) from error
+    if ON_CALLERS_LOOP.get():
+        return await _result_here(function)
+    if _is_async(function):
+        return await UserCall(function).result()
+    awaitable, result = await run_in_thread(partial(call, partial(_called, function)))
+    return await UserCall(lambda: result).result() if awaitable else result
 
 
-async def within(function: Callable[[], Any], *, timeout_s: float | None = None) -> Any:
-    """Call a function of a user in a task of its own; leave the task if it does not end in time.
-
-    Code that swallows its cancellation delays nobody, because nothing waits for a task that was
-    left. The task of the caller is cancelled only from outside, and never by the function.
+async def within(step: Awaitable[Result], *, timeout_s: float | None = None) -> Result:
+    """Await a step, which calls code of users; leave it if it does not end in time.
 
     Args:
-        function: The function, sync or async; see ``result_of``.
-        timeout_s: Seconds that the call may take; None means no limit.
+        step: The step, such as ``result_of(function)``.
+        timeout_s: Seconds that the step may take; None means no limit.
 
     Raises:
-        UserCodeFailed: If the function raised any exception, or cancelled its own task.
-        TookTooLong: If the function did not end in time.
+        TookTooLong: If the step did not end in time.
+        Exception: Any error of the step.
+
+    Example:
+        output = await within(result_of(partial(kind.run, context)), timeout_s=30)
     """
-    task = asyncio.create_task(_ended(function))
     try:
-        # asyncio.timeout would wait for code that swallows the cancellation.
-        done, _ = await asyncio.wait({task}, timeout=timeout_s)
-    finally:
-        if not task.done():
-            _abandoned.add(task)
-            task.add_done_callback(_abandoned.discard)
-            task.cancel()
-    if not done:
-        raise TookTooLong
-    if task.cancelled():  # before its first step
-        raise UserCodeFailed(asyncio.CancelledError())
-    return task.result().get()
+        async with asyncio.timeout(timeout_s) as deadline:
+            return await step
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        raise TookTooLong from None
 
 
 async def run_in_thread(function: Callable[[], Result]) -> Result:
@@ -178,7 +124,7 @@ async def run_in_thread(function: Callable[[], Result]) -> Result:
         Exception: If the function raises any other error; that error is raised unchanged.
     """
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[_End[Result]] = loop.create_future()
+    future: asyncio.Future[End[Result]] = loop.create_future()
     context = contextvars.copy_context()
 
     def work() -> None:
@@ -191,19 +137,37 @@ async def run_in_thread(function: Callable[[], Result]) -> Result:
     return (await future).get()
 
 
-async def _ended(function: Callable[[], Any]) -> _End[Any]:
-    """Return the end of a call, and raise nothing, so that every end is a result of the task."""
-    try:
-        return _End(result=await result_of(function))
-    except Exception as error:  # noqa: BLE001  the caller gets the error
-        return _End(error=error)
+def _is_async(function: Callable[[], Any]) -> bool:
+    """Return whether a function is a plain coroutine function, without running any of its code."""
+    given: Any = function
+    while type(given) is partial:
+        given = given.func
+    if type(given) is MethodType:
+        given = given.__func__
+    return type(given) is FunctionType and bool(given.__code__.co_flags & inspect.CO_COROUTINE)
 
 
-def _end_of(function: Callable[[], Result]) -> _End[Result]:
+def _called(function: Callable[[], Any]) -> tuple[bool, Any]:
+    """Return whether the result of a function is awaitable, and the result."""
+    result = function()
+    return inspect.isawaitable(result), result
+
+
+async def _result_here(function: Callable[[], Any]) -> Any:
     try:
-        return _End(result=function())
+        is_awaitable, result = _called(function)
+        return await result if is_awaitable else result
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        raise UserCodeFailed(error) from error
+
+
+def _end_of(function: Callable[[], Result]) -> End[Result]:
+    try:
+        return End(result=function())
     except BaseException as error:  # noqa: BLE001  the caller must learn of every end
         # A coroutine turns a StopIteration into another error.
         if isinstance(error, Exception) and not isinstance(error, StopIteration):
-            return _End(error=error)
-        return _End(error=UserCodeFailed(error))
+            return End(error=error)
+        return End(error=UserCodeFailed(error))

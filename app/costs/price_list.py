@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.costs.model_names import Literal, literals_of, named_in, recognises
 from app.costs.price import Price
+from app.domain.agent import PROVIDERS
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
@@ -46,8 +47,6 @@ _SEARCHES_UNASKED = re.compile(
 # the models' answers may leave out this block.
 _BILLS_A_BLOCK = re.compile(r"gpt-4(?:o|\.1)-mini")
 _SEARCH_BLOCK = 8000
-# The providers whose models other providers offer under the same names.
-_VENDORS = ("openai", "anthropic")
 #: The facts of a request by which the list is asked for prices.
 _ASKED = frozenset({"service_tier", "speed", "processing"})
 
@@ -135,11 +134,11 @@ class PriceList:
     def prices_of_named(self, provider: str, name: str, at: datetime) -> list[tuple[str, Price]]:
         """Return every price of the models whose names stand in a name, with the models' names.
 
-        The prices are those of the provider, and those of OpenAI and Anthropic, whose models other
-        providers offer. Units that are not known here are left out, so a call may cost more.
+        The prices are those of the provider, and those of the built-in providers, whose models
+        other providers offer. Units that are not known here are left out, so a call may cost more.
         """
         found = []
-        for owner in dict.fromkeys((provider, *_VENDORS)):
+        for owner in dict.fromkeys((provider, *PROVIDERS)):
             for info in self._named(owner, name):
                 cases = [{}, *(variant.when for variant in info.price_variants or ())]
                 prices = (self._price_of(info.id, info.get_prices(at, case)) for case in cases)

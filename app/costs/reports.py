@@ -19,15 +19,18 @@ DIMENSIONS = {
     "model": ("provider, model", "provider || '/' || model"),
     "provider": ("provider", "provider"),
     "workflow": ("workflow", "workflow"),
+    "outer-workflow": ("outer_workflow", "outer_workflow"),
     "version": ("workflow, version", "workflow || ' v' || coalesce(version::text, '?')"),
     "tenant": ("tenant", "coalesce(tenant, '-')"),
     "kind": ("kind", "kind"),
-    "run": ("run_id", "run_id::text"),
+    "run": ("outer_run_id", "outer_run_id::text"),
     "day": ("day", "to_char(day, 'YYYY-MM-DD')"),
 }
-# The daily totals lack these two columns, so a report by agent or by run reads the single lines. A
-# report about one run also reads the single lines.
-_ONLY_IN_LINES = ("agent", "run")
+#: The groupings by a whole run, which contains the runs of its sub-workflows.
+_WHOLE = ("run", "outer-workflow")
+# The daily totals lack these columns, so these reports read the single lines. A report about only
+# one run also reads the single lines.
+_ONLY_IN_LINES = ("agent", *_WHOLE)
 _MEASURES = """calls, prompt_tokens, cached_tokens, output_tokens, cost_usd, wasted_usd,
     unconfirmed_usd, saved_usd"""
 _SUMS = """
@@ -40,7 +43,7 @@ _SUMS = """
     coalesce(sum(unconfirmed_usd), 0) AS unconfirmed_usd,
     coalesce(sum(saved_usd), 0) AS saved_usd"""
 _LINES = f"""
-    SELECT {{columns}}, {_MEASURES} FROM cost_lines
+    SELECT {{columns}}, {_MEASURES} FROM {{lines}}
     WHERE (CAST(:run_ids AS uuid[]) IS NULL OR run_id = ANY(CAST(:run_ids AS uuid[])))
         AND (CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
 """
@@ -55,25 +58,29 @@ _DAYS = f"""
 """
 
 
-def _grouped(source: str, columns: str, key: str) -> TextClause:
+def _grouped(source: str, columns: str, key: str, lines: str = "cost_lines") -> TextClause:
     # The lines are grouped by columns. Only groups get names, because names for all lines would
     # take twice as long.
-    lines = source.format(columns=columns)
+    lines = source.format(columns=columns, lines=lines)
     return text(
         f"SELECT {key} AS key, {_SUMS} FROM ({lines}) lines GROUP BY {columns}"
         " ORDER BY cost_usd DESC, 1"
     )
 
 
-FROM_LINES = {by: _grouped(_LINES, *dimension) for by, dimension in DIMENSIONS.items()}
+FROM_LINES = {
+    by: _grouped(_LINES, *dimension, "cost_lines_whole" if by in _WHOLE else "cost_lines")
+    for by, dimension in DIMENSIONS.items()
+}
+#: The report about one run, by the run itself and by each run inside it.
+RUNS_INSIDE: TextClause = _grouped(_LINES, "run_id", "run_id::text")
 FROM_DAYS = {
     by: _grouped(_DAYS, *dimension)
     for by, dimension in DIMENSIONS.items()
     if by not in _ONLY_IN_LINES
 }
-TOTAL_OF_LINES: TextClause = text(
-    f"SELECT 'total' AS key, {_SUMS} FROM ({_LINES.format(columns='day')}) lines"
-)
+_ALL_LINES = _LINES.format(columns="day", lines="cost_lines")
+TOTAL_OF_LINES: TextClause = text(f"SELECT 'total' AS key, {_SUMS} FROM ({_ALL_LINES}) lines")
 TOTAL_OF_DAYS: TextClause = text(
     f"SELECT 'total' AS key, {_SUMS} FROM ({_DAYS.format(columns='day')}) lines"
 )
@@ -118,13 +125,16 @@ async def costs_by(
 
     Args:
         connection: Connection inside a transaction.
-        by: A key of ``DIMENSIONS``.
+        by: A key of ``DIMENSIONS``. With ``run``, a line has the cost of a run and of all runs
+            inside it; if the report is about only one run, each run inside has a line of its own.
         run_id: Id of the only run in the report, together with the runs of its sub-workflows; None
             for all runs.
         since: Time before which no entry is reported; None means that all entries are reported.
     """
     from_days = by not in _ONLY_IN_LINES and _has_whole_days(run_id, since)
     statement = FROM_DAYS[by] if from_days else FROM_LINES[by]
+    if by == "run" and run_id is not None:
+        statement = RUNS_INSIDE
     rows = await connection.execute(statement, await _range(connection, run_id, since))
     return [CostLine(**row) for row in rows.mappings()]
 

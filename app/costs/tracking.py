@@ -23,10 +23,10 @@ DEFAULT_MODULE = "General"
 # Finds a run by the id of the run, or by the id of its workflow. A workflow's id finds the newest
 # run of the workflow. If the workflow has no run, its id finds nothing.
 FIND_RUN: TextClause = text("""
-    SELECT r.id AS run_id, r.tenant, w.id AS workflow_id, w.name AS workflow, w.version,
-        w.id = :id AS by_workflow
+    SELECT r.id AS run_id, r.ancestors, r.tenant, w.id AS workflow_id, w.name AS workflow,
+        w.version, w.id = :id AS by_workflow
     FROM workflows w LEFT JOIN LATERAL (
-        SELECT id, tenant FROM runs WHERE workflow_id = w.id AND (w.id = :id OR id = :id)
+        SELECT id, ancestors, tenant FROM runs WHERE workflow_id = w.id AND (w.id = :id OR id = :id)
         ORDER BY id DESC LIMIT 1
     ) r ON true
     WHERE w.id = coalesce((SELECT workflow_id FROM runs WHERE id = :id), :id)
@@ -42,7 +42,8 @@ USED_UP: TextClause = text("""
 """)
 AGENT_WITHIN: TextClause = text("SELECT spent_usd < limit_usd FROM agent_runs WHERE id = :id")
 TOTALS: TextClause = text("""
-    SELECT count(*) FILTER (WHERE kind <> 'correction') AS total_calls,
+    SELECT count(*) FILTER (WHERE kind <> 'correction')
+            - count(*) FILTER (WHERE corrects IS NOT NULL) AS total_calls,
         coalesce(sum(input_tokens + cached_tokens + cache_write_tokens + cache_write_1h_tokens
             + output_tokens), 0)::bigint AS total_tokens,
         coalesce(sum(cost_usd), 0) AS total_cost
@@ -107,7 +108,8 @@ async def book_spending(connection: AsyncConnection, spending: Spending) -> None
     await connection.execute(LOCK_AGENT_RUNS, {"ids": [agent_run_id]})
     subjects = subjects_of(workflow=owner["workflow"], module=module, tenant=tenant)
     _, standing = await read_standing(connection, subjects)
-    own = () if run_id is None else (run_id,)
+    # The runs around the run also count the call, as they count the calls of workers.
+    own = () if run_id is None else (run_id, *owner["ancestors"])
     call = CallRecord(
         call_id=call_id,
         run_id=run_id or call_id,

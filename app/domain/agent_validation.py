@@ -281,12 +281,15 @@ def _in_mappings(agent: Agent) -> Problem | None:
 def _in_schema(agent: Agent) -> Problem | None:
     if agent.output_schema is None:
         return None
-    schema = schema_of(agent.output_schema)
+    return schema_problem("output_schema", agent.output_schema)
+
+
+def schema_problem(field: str, given: object) -> Problem | None:
+    """Return the problem of a field whose value is not a JSON object or a pydantic model."""
+    schema = schema_of(given)
     if not isinstance(schema, dict) or not schema:
-        return "output_schema", (
-            f"is {shortened(agent.output_schema)}: give a JSON Schema or a pydantic model"
-        )
-    return find_json_problem(schema, "output_schema")
+        return field, f"is {shortened(given)}: give a JSON Schema or a pydantic model"
+    return find_json_problem(schema, field)
 
 
 def _in_lists(agent: Agent) -> Problem | None:

@@ -8,9 +8,10 @@ by ``==`` or ``!=``, the word is a string, such as ``positive`` in ``sentiment =
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from app.domain.prompt import Placeholder
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import WorkflowError
 
@@ -116,6 +117,44 @@ def read_condition(
     tokens = _tokens(text)
     _check_brackets(tokens, text)
     return _Reader(text, tokens, agents, keys, own, elements).read()
+
+
+def paths_in(text: str) -> list[Placeholder]:
+    """Return the paths of a condition that lead from a name into the name's value.
+
+    A path ends before a method, a computed index, or a variable of a macro, because such a part is
+    known only when the condition is evaluated. The variables of macros begin no path.
+    """
+    tokens = [*_tokens(text), *[_Token(kind="end", text="", at=len(text))] * 3]
+    variables = {
+        tokens[at + 2].text
+        for at, token in enumerate(tokens)
+        if token.text in _MACROS and tokens[at + 1].text == "("
+    }
+    found = []
+    for at, token in enumerate(tokens):
+        is_name = token.kind == "word" and (not at or tokens[at - 1].text != ".")
+        if is_name and token.text not in variables:
+            path, end = _path_at(tokens, at + 1)
+            if path:
+                written = text[token.at : tokens[end].at].strip()
+                found.append(Placeholder(root=token.text, path=path, text=written))
+    return found
+
+
+def _path_at(tokens: Sequence[_Token], at: int) -> tuple[tuple[str | int, ...], int]:
+    """Return the keys and indices from a token on, and the index of the token behind them."""
+    path: list[str | int] = []
+    while True:
+        sign, part, after = tokens[at : at + 3]
+        if sign.text == "." and part.kind in ("word", "quoted") and after.text != "(":
+            path.append(part.text.strip("`"))
+            at += 2
+        elif sign.text == "[" and after.text == "]" and part.text.isdecimal():
+            path.append(int(part.text[:9]))
+            at += 3
+        else:
+            return tuple(path), at
 
 
 def _tokens(text: str) -> list[_Token]:

@@ -1,6 +1,7 @@
 """Refuses workflows in which an agent reads a value that may not exist when the agent starts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 
 from app.domain.agent import Agent
@@ -8,6 +9,7 @@ from app.domain.condition import INPUT
 from app.domain.data_flow import DataFlow, templates
 from app.domain.dependencies import DependencyResolver
 from app.domain.for_each import ITEM_NAMES, element_names, lists_of
+from app.domain.mistakes import refuse, refuse_all
 from app.domain.prompt import Placeholder, placeholders
 from app.errors import WorkflowError
 
@@ -27,24 +29,56 @@ def validate_data_flow(
     index_of = {agent.name: index for index, agent in enumerate(agents)}
     _validate_keys(flow, index_of)
     _validate_items(agents, flow, index_of)
-    references = {agent.name: list(_references(agent, flow, index_of)) for agent in agents}
+    references: dict[str, list[Reference]] = {}
+    refuse_all(partial(_note_references, agent, flow, index_of, references) for agent in agents)
     indirect: dict[str, list[str]] = {}
     for agent in agents:
         known = dict.fromkeys(root for _, root in references[agent.name] if root in index_of)
         others = [root for root in known if root not in agent.dependencies]
         if others:
             indirect[agent.name] = others
+    refuse(
+        [
+            *_not_depended_on(resolver, references, indirect, index_of),
+            *_not_seen(agents, flow, references, index_of),
+        ]
+    )
+
+
+def _note_references(
+    agent: Agent,
+    flow: DataFlow,
+    index_of: dict[str, int],
+    references: dict[str, list[Reference]],
+) -> None:
+    references[agent.name] = list(_references(agent, flow, index_of))
+
+
+def _not_depended_on(
+    resolver: DependencyResolver,
+    references: Mapping[str, Sequence[Reference]],
+    indirect: Mapping[str, Sequence[str]],
+    index_of: Mapping[str, int],
+) -> Iterator[WorkflowError]:
     for name, other in resolver.find_independent(indirect):
         field = next(field for field, root in references[name] if root == other)
-        raise WorkflowError(
+        yield WorkflowError(
             f"agent {name!r}: {_problem(field, name, other)}",
             field=f"agents[{index_of[name]}].{field}",
         )
+
+
+def _not_seen(
+    agents: Sequence[Agent],
+    flow: DataFlow,
+    references: Mapping[str, Sequence[Reference]],
+    index_of: Mapping[str, int],
+) -> Iterator[WorkflowError]:
     for agent in agents:
-        for field, root in references[agent.name]:
+        for field, root in dict.fromkeys(references[agent.name]):
             if root in flow.writers and root not in flow.seen_writers(agent):
                 writer = flow.writers[root][-1].agent
-                raise WorkflowError(
+                yield WorkflowError(
                     f"agent {agent.name!r}: its {_noun(field)} uses {root!r}, which agent "
                     f"{writer!r} writes into the context: add {writer!r} to its dependencies",
                     field=f"agents[{index_of[agent.name]}].{field}",
@@ -64,6 +98,18 @@ def read_from_input(agent: Agent) -> Iterator[tuple[str, Placeholder]]:
     for field, template in templates(agent):
         for place in placeholders(template):
             if place.root not in agent.input_mapping and place.root not in own:
+                yield field, place
+
+
+def read_from_element(agent: Agent) -> Iterator[tuple[str, Placeholder]]:
+    """Yield each place that reads the element of the agent's list, with the name of the field."""
+    own = element_names(agent)
+    for name, source in DataFlow.sources(agent).items():
+        if source.root in own:
+            yield f"input_mapping.{name}", source
+    for field, template in templates(agent):
+        for place in placeholders(template):
+            if place.root in own and place.root not in agent.input_mapping:
                 yield field, place
 
 

@@ -4,6 +4,7 @@ A path is written like a placeholder without its braces, such as ``report.items[
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +46,11 @@ def part_of(output: Any, path: Placeholder) -> Any:
         MissingInput: If there is no such part.
     """
     return look_up(path, {WHOLE: output})
+
+
+def written(path: Sequence[str | int]) -> str:
+    """Write the keys and indices below a root as they stand in a path, such as ``.items[0]``."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
 
 
 def reason_of(error: MissingInput) -> str:

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from app.domain.agent import Agent, merged_config, provider_of
+from app.domain.mistakes import Mistake, refuse
 from app.domain.protocols import PROTOCOLS, Protocol
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.domain.workflow import Workflow
@@ -78,7 +79,14 @@ def routed(workflow: Workflow, providers: Sequence[Provider] = BUILT_IN) -> Work
         WorkflowError: If the provider of an agent is not configured or not known; the message names
             the agent.
     """
-    agents = [_routed(agent, index, providers) for index, agent in enumerate(workflow.agents)]
+    agents: list[Agent] = []
+    mistakes: list[Mistake] = []
+    for index, agent in enumerate(workflow.agents):
+        try:
+            agents.append(_routed(agent, index, providers))
+        except WorkflowError as error:
+            mistakes.append(error)
+    refuse(mistakes)
     if all(new is old for new, old in zip(agents, workflow.agents, strict=True)):
         return workflow
     return replace(workflow, agents=agents)

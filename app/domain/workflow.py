@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.domain.agent import Agent
+from app.domain.agent import Agent, schema_of
 from app.domain.agent_validation import MAX_NAME_CHARS, find_group_problem
 from app.domain.data_flow import DataFlow
 from app.domain.dependencies import DependencyResolver
+from app.domain.json_text import read_json
 from app.domain.json_values import plain_json
 from app.domain.kinds import WORKFLOW
 from app.domain.status import AgentStatus, WorkflowStatus
@@ -41,6 +42,10 @@ class Workflow:
         timeout: Seconds that a run may take, including the time of waiting.
         allow_partial_completion: Whether a run goes on if an agent that is not critical fails.
         priority: Number from 1 to 10; runs with a higher priority are admitted first.
+        input_schema: A JSON Schema or a pydantic model of the run's input; the stored form of a
+            pydantic model is the model's JSON Schema. An input that does not fit the schema is
+            refused before the run is stored. With None, any input is accepted that has a value for
+            each placeholder.
         status: State, filled in by the engine.
         total_cost: Dollars spent, filled in by the engine.
         data_flow: The outputs that each agent sees. The definitions of the agents decide which
@@ -59,6 +64,7 @@ class Workflow:
     timeout: float = 3600.0
     allow_partial_completion: bool = True
     priority: int = 5
+    input_schema: Any = None
     status: WorkflowStatus = WorkflowStatus.PENDING
     total_cost: float = 0.0
     data_flow: DataFlow = field(init=False, repr=False, compare=False)
@@ -68,6 +74,8 @@ class Workflow:
         self.agents = [
             _compiled(agent, index, self.name) for index, agent in enumerate(self.agents)
         ]
+        if isinstance(self.input_schema, str):  # the stored form
+            self.input_schema = read_json(self.input_schema, "input_schema")
         self.data_flow = validate_workflow(self)
         self._by_name = {agent.name: agent for agent in self.agents}
 
@@ -124,7 +132,12 @@ class Workflow:
             "allow_partial_completion": self.allow_partial_completion,
             "priority": self.priority,
         }
-        return dict(plain_json(own)) | {"agents": [agent.definition() for agent in self.agents]}
+        agents = {"agents": [agent.definition() for agent in self.agents]}
+        schema = schema_of(self.input_schema)
+        # Without a schema, the key is left out, so that older workflows keep their content hash.
+        # jsonb does not keep the order of keys, so the schema is stored as a string.
+        asked = {} if schema is None else {"input_schema": json.dumps(schema)}
+        return dict(plain_json(own)) | agents | asked
 
     def content_hash(self) -> str:
         """Return the SHA-256 of the definition; workflows with the same hash are one version."""

@@ -105,6 +105,18 @@ class SharedServer:
         """Whether this object keeps the server running."""
         return self._users is not None
 
+    def is_running(self) -> bool:
+        """Whether the server runs, for this or for another process; nothing is started."""
+        try:
+            if not self._file("keeper.lock").exists():
+                return False
+            lock = FileLock.attempt(self._file("keeper.lock"))
+        except OSError:
+            return False
+        if lock is not None:
+            lock.release()
+        return lock is None
+
     def start(self) -> str:
         """Start or join the server, and keep it running for this process; repeated calls are safe.
 

@@ -6,7 +6,9 @@ that state its consequences.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+from app.concurrency.error_texts import class_name
 from app.domain.status import AgentStatus
 from app.errors import AgentError, error_named
 
@@ -29,11 +31,15 @@ class FailureClass:
 def classify(error: BaseException | type[BaseException]) -> FailureClass:
     """Return the class of an error; an error outside ``app.errors`` is not retriable."""
     kind = error if isinstance(error, type) else type(error)
-    agent_error = kind if issubclass(kind, AgentError) else AgentError
+    if not issubclass(kind, AgentError):
+        name = kind.__name__ if isinstance(error, type) else class_name(error)
+        return FailureClass(name=name, retriable=False, final=AgentStatus.FAILED)
+    # An error of a user's own class has the facts of this class as attributes of the object.
+    facts: Any = error
     return FailureClass(
-        name=kind.__name__,
-        retriable=agent_error.retriable,
-        final=AgentStatus(agent_error.final),
+        name=facts.class_name if "class_name" in vars(error) else kind.__name__,
+        retriable=facts.retriable,
+        final=AgentStatus(facts.final),
     )
 
 

@@ -13,14 +13,8 @@ from typing import Any
 
 import structlog
 
-from app.concurrency.user_code import (
-    TookTooLong,
-    UserCodeFailed,
-    call,
-    message_of,
-    traceback_of,
-    within,
-)
+from app.concurrency.error_texts import message_of, traceback_of
+from app.concurrency.user_code import TookTooLong, UserCodeFailed, call, result_of, within
 from app.domain.agent import Agent, AgentResult
 from app.domain.outcome import AgentCounts, failure_reason
 from app.domain.retry import RetryPolicy
@@ -166,7 +160,8 @@ class FailureHandler:
         async with self._turns:
             self._counts["callbacks"] += 1
             try:
-                await within(partial(callback, agent, result), timeout_s=CALLBACK_TIMEOUT_S)
+                told = result_of(partial(callback, agent, result))
+                await within(told, timeout_s=CALLBACK_TIMEOUT_S)
             except (UserCodeFailed, TookTooLong) as failed:
                 self._callback_failed(agent, failed)
 

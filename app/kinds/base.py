@@ -1,8 +1,10 @@
 """The interface of a kind of agents. Plugins also implement this interface."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
+
+from app.domain.json_values import plain_json
 
 #: Settings of agents, as JSON values.
 Config = Mapping[str, Any]
@@ -80,8 +82,9 @@ class AgentKind(Protocol):
     def run(self) -> Callable[[AgentContext], Any]:
         """Do the work of an attempt: take the attempt's context, and return the attempt's output.
 
-        All agents of a worker share one event loop. An async function runs on this loop, so the
-        function must never block. A sync function runs in a separate thread.
+        The async functions of all users in a worker share one event loop, which is not the loop of
+        the worker. So an async function must never block. A sync function runs in a separate
+        thread. The values of the context belong to the function, which may change them.
 
         Returns:
             A value that pydantic can write as JSON: a JSON value, a model, a dataclass or a date.
@@ -91,3 +94,8 @@ class AgentKind(Protocol):
             Exception: If the attempt failed for any other reason; the agent is retried, within the
                 agent's retry policy.
         """
+
+
+def private(context: AgentContext) -> AgentContext:
+    """Return a context with copies of all values, because code of a user may change its values."""
+    return replace(context, config=plain_json(context.config), inputs=plain_json(context.inputs))

@@ -1,5 +1,6 @@
 """Function agents, which call a sync or async Python function of a module that the workers load."""
 
+import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +8,11 @@ from functools import partial
 from importlib.metadata import entry_points
 from typing import Any, NoReturn
 
-from app.concurrency.user_code import UserCodeFailed, call, result_of, run_in_thread
+from app.concurrency.user_code import UserCodeFailed, call, result_of
 from app.domain.suggestions import did_you_mean, listed, shortened
-from app.errors import AgentError, FunctionFailed, UnknownFunction
+from app.errors import FunctionFailed, UnknownFunction
 from app.kinds.arguments import Arguments
-from app.kinds.base import AgentContext, Config
+from app.kinds.base import AgentContext, Config, private
 from app.kinds.config import check_keys, refuse
 from app.tools.exports import exports_of, is_private
 
@@ -69,13 +70,12 @@ class FunctionKind:
     async def run(self, context: AgentContext) -> Any:
         """Call the function with the inputs that its parameters name."""
         path = context.config["function"]
-        if path not in self._found:
-            self._found[path] = await run_in_thread(partial(self._load, path))
-        function = self._found[path]
-        inputs = {**context.inputs, **context.config.get("arguments", {})}
         try:
-            # The types of the parameters may have validators of their own.
-            arguments = call(partial(function.arguments.bind, inputs, context))
+            if path not in self._found:
+                self._found[path] = await result_of(partial(self._load, path))
+            function = self._found[path]
+            # The types of the parameters may have validators of their own, so a thread binds.
+            arguments = await result_of(partial(_bound, function.arguments, context))
             return await result_of(partial(function.call, **arguments))
         except UserCodeFailed as error:
             raise_as_agent_error(path, error)
@@ -122,8 +122,27 @@ class FunctionKind:
             raise UnknownFunction(f"function {name!r} cannot be loaded: {error}") from error.error
 
 
+def function_names(imports: Sequence[str]) -> list[str]:
+    """Return the names of all functions that agents can call; modules that fail are left out.
+
+    Args:
+        imports: Names of the modules that the process loads.
+    """
+    names: list[str] = []
+    for module in imports:
+        with contextlib.suppress(UserCodeFailed):
+            offered = exports_of(call(partial(importlib.import_module, module)))
+            names += [f"{module}:{name}" for name, value in offered.items() if callable(value)]
+    return [*names, *sorted(entry_points(group=GROUP).names)]
+
+
+def _bound(arguments: Arguments, context: AgentContext) -> dict[str, Any]:
+    own = private(context)
+    return arguments.bind({**own.inputs, **own.config.get("arguments", {})}, own)
+
+
 def raise_as_agent_error(what: str, failed: UserCodeFailed) -> NoReturn:
     """Raise the error of an agent whose code failed: its own ``AgentError``, or FunctionFailed."""
-    if isinstance(failed.error, AgentError):
-        raise failed.error from None
+    if failed.agent_error is not None:
+        raise failed.agent_error from None
     raise FunctionFailed(f"{what} failed: {failed}") from failed.error

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from app.domain.json_text import read_json
 from app.domain.json_values import find_json_problem
@@ -19,10 +19,11 @@ def json_output(value: Any, *, agent: str, max_bytes: int) -> Any:
         max_bytes: Largest size of the output in bytes, as JSON in UTF-8.
 
     Returns:
-        Dicts, lists, strings, numbers, bools and None; NUL characters are replaced.
+        Dicts, lists, strings, numbers, bools and None.
 
     Raises:
-        OutputRefused: If the output cannot be written as JSON.
+        OutputRefused: If the output cannot be written as JSON and kept unchanged. For example,
+            Postgres stores neither NUL characters nor halves of surrogate pairs.
         ResultTooLarge: If the output is too large.
     """
     try:
@@ -36,22 +37,17 @@ def json_output(value: Any, *, agent: str, max_bytes: int) -> Any:
             )
         output = read_json(encoded, "output")
     except (PydanticSerializationError, ValueError) as error:
-        found = find_json_problem(value, "output")
+        found = find_json_problem(_as_python(value), "output")
         problem = " ".join(found) if found else f"output is not a JSON value: {error}"
         raise OutputRefused(f"agent {agent!r}: {problem}") from error
-    if b"\\u0000" in encoded:
-        output = _without_nul(output)
     if found := find_json_problem(output, "output"):
         raise OutputRefused(f"agent {agent!r}: {' '.join(found)}")
     return output
 
 
-def _without_nul(value: Any) -> Any:
-    """Replace NUL characters, because Postgres cannot store NUL."""
-    if isinstance(value, str):
-        return value.replace("\x00", "\N{REPLACEMENT CHARACTER}")
-    if isinstance(value, list):
-        return [_without_nul(part) for part in value]
-    if isinstance(value, dict):
-        return {_without_nul(key): _without_nul(part) for key, part in value.items()}
-    return value
+def _as_python(value: Any) -> Any:
+    """Return what pydantic makes of a value, so that a message names the part that is refused."""
+    try:
+        return to_jsonable_python(value)
+    except (PydanticSerializationError, ValueError):
+        return value

@@ -1,5 +1,6 @@
 """The kinds of agents: the built-in kinds, and the kinds of installed packages."""
 
+import inspect
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from importlib.metadata import entry_points
@@ -7,13 +8,15 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from app.concurrency.user_code import UserCodeFailed, call
+from app.concurrency.user_code import UserCodeFailed, call, result_of, run_in_thread
 from app.domain.agent import Agent
+from app.domain.json_values import is_plain
 from app.domain.kinds import FUNCTION, HTTP, LLM, WORKFLOW
+from app.domain.mistakes import refuse_all
 from app.domain.suggestions import did_you_mean, listed
 from app.domain.workflow import Workflow
 from app.errors import UnknownFunction, WorkflowError
-from app.kinds.base import AgentContext, AgentKind, Config
+from app.kinds.base import AgentContext, AgentKind, Config, private
 from app.kinds.config import refuse
 from app.kinds.data_analyzer import DataAnalyzer
 from app.kinds.functions import FunctionKind
@@ -38,7 +41,7 @@ class KindRegistry:
     Example:
         kinds = KindRegistry(imports=["my_functions"])
         kinds.validate(workflow)
-        output = await kinds.get("function").run(context)
+        output = await kinds.run("function", context)
     """
 
     def __init__(
@@ -54,6 +57,9 @@ class KindRegistry:
             "text_processor": TextProcessor(),
             "data_analyzer": DataAnalyzer(),
         }
+        self._own = frozenset(self._kinds)
+        # ``run`` is read once, because it may be a property of a user.
+        self._runs: dict[str, Callable[[AgentContext], Any]] = {}
 
     def get(self, name: str) -> AgentKind:
         """Return the kind with this name; all calls return the same object.
@@ -65,6 +71,35 @@ class KindRegistry:
             self._kinds[name] = self._load(name)
         return self._kinds[name]
 
+    def names(self) -> list[str]:
+        """Return the names of all kinds that this process can load, except llm and workflow."""
+        return list(dict.fromkeys([*self._kinds, *sorted(entry_points(group=GROUP).names)]))
+
+    async def run(self, name: str, context: AgentContext) -> Any:
+        """Do the work of an attempt; no code of a package runs on the loop of the caller.
+
+        Args:
+            name: Name of the kind.
+            context: The attempt.
+
+        Returns:
+            The output, which may be any object.
+
+        Raises:
+            UserCodeFailed: If the kind of a package raised any exception.
+            Exception: The error of a built-in kind, or UnknownFunction if there is no such kind.
+        """
+        if name not in self._runs:
+            self._runs[name] = await result_of(lambda: self.get(name).run)
+        run = self._runs[name]
+        if name in self._own and inspect.iscoroutinefunction(run):
+            return await run(context)
+        if is_plain(context.inputs):
+            own_context = private(context)
+        else:
+            own_context = await run_in_thread(partial(private, context))
+        return await result_of(partial(run, own_context))
+
     def validate(self, workflow: Workflow) -> None:
         """Check the kinds and settings of all agents, before a workflow is stored.
 
@@ -72,20 +107,21 @@ class KindRegistry:
             WorkflowError: If a kind or a setting is wrong; the message names the agent. The error
                 has the path of the field.
         """
-        for index, agent in enumerate(workflow.agents):
-            if agent.kind in (LLM, WORKFLOW):
-                continue
-            field = f"agents[{index}]"
-            try:
-                kind = self.get(agent.kind)
-            except UnknownFunction as error:
-                raise WorkflowError(
-                    f"agent {agent.name!r}: {error}", field=f"{field}.kind"
-                ) from error
-            try:
-                call(partial(kind.validate, agent.config))
-            except UserCodeFailed as failed:
-                raise _refusal(agent, field, failed) from failed.error
+        refuse_all(
+            partial(self._validate, agent, f"agents[{index}]")
+            for index, agent in enumerate(workflow.agents)
+            if agent.kind not in (LLM, WORKFLOW)
+        )
+
+    def _validate(self, agent: Agent, field: str) -> None:
+        try:
+            kind = self.get(agent.kind)
+        except UnknownFunction as error:
+            raise WorkflowError(f"agent {agent.name!r}: {error}", field=f"{field}.kind") from error
+        try:
+            call(partial(kind.validate, agent.config))
+        except UserCodeFailed as failed:
+            raise _refusal(agent, field, failed) from failed.error
 
     def _load(self, name: str) -> AgentKind:
         offered = entry_points(group=GROUP)
@@ -115,11 +151,11 @@ class _Callable:
 def _refusal(agent: Agent, field: str, failed: UserCodeFailed) -> WorkflowError:
     """Return the refusal of an agent whose settings its kind does not accept."""
     match failed.error:
-        case WorkflowError(field=path) as error:
-            where = path or "config"
-            return WorkflowError(f"agent {agent.name!r}: {error}", field=f"{field}.{where}")
-        case ValueError() as error:
-            problem = str(error)
+        case WorkflowError(field=path):
+            where = f"{field}.{path or 'config'}"
+            return WorkflowError(f"agent {agent.name!r}: {failed.message}", field=where)
+        case ValueError():
+            problem = failed.message
         case _:
             problem = f"the kind {agent.kind!r} failed to check it: {failed}"
     return WorkflowError(f"agent {agent.name!r}: config: {problem}", field=f"{field}.config")

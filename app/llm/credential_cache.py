@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from app.concurrency.user_code import TookTooLong, UserCodeFailed, call, message_of, within
+from app.concurrency.user_code import TookTooLong, UserCodeFailed, result_of, within
 from app.domain.usage import Partial, Usage
 from app.errors import AuthenticationFailed, CredentialsFailed
 from app.llm.credentials import Authorization, NotCredentials, read_credentials
@@ -53,8 +53,8 @@ class CredentialCache:
 
     Args:
         function: The operator's function, which takes no arguments and returns credentials
-            (``app.llm.credentials``). A coroutine function runs on the loop, and any other function
-            runs in a thread.
+            (``app.llm.credentials``). A coroutine function runs on the loop of user code, and any
+            other function runs in a thread.
         path: Path of the function, for messages.
         provider: Name of the provider.
         clock: Returns the time in seconds.
@@ -181,20 +181,27 @@ class CredentialCache:
         """
         problem = None
         try:
-            returned = await within(self._function, timeout_s=self._time_limit_s)
+            found = await within(self._returned(), timeout_s=self._time_limit_s)
         except TookTooLong:
             problem = f"took longer than {self._time_limit_s:g} s"
         except UserCodeFailed as failed:
-            problem = f"raised {_shown(failed.error)}"
+            problem = f"raised {_shown(failed)}"
         if problem:
             raise self._failed(CredentialsFailed, problem)
-        found = _read(returned)
         if isinstance(found, str):
             raise self._failed(AuthenticationFailed, found)
         if found.lifetime_s <= 0:
             raise self._failed(
                 CredentialsFailed, "returned an expired token, by this machine's clock"
             )
+        return found
+
+    async def _returned(self) -> Authorization | str:
+        returned = await result_of(self._function)
+        try:  # the value may be an object of the operator's own
+            found: Authorization | str = await result_of(partial(_read, returned))
+        except UserCodeFailed:
+            found = "returned a value that cannot be read"
         return found
 
     def _failed(self, kind: type[AuthenticationFailed], problem: str) -> AuthenticationFailed:
@@ -222,11 +229,10 @@ class KeyOnly:
 
 def _read(found: Any) -> Authorization | str:
     """Return the credentials in a returned value, or the reason why the value has none."""
-    try:  # the value may be an object of the operator's own
-        return call(partial(read_credentials, found))
-    except UserCodeFailed as failed:
-        known = isinstance(failed.error, NotCredentials)
-        return str(failed.error) if known else "returned a value that cannot be read"
+    try:
+        return read_credentials(found)
+    except NotCredentials as problem:
+        return str(problem)
 
 
 def _with(request: Request, authorization: Authorization) -> Request:
@@ -253,10 +259,10 @@ async def _free(
         raise
 
 
-def _shown(error: BaseException) -> str:
+def _shown(failed: UserCodeFailed) -> str:
     """Return the class and the text of an error, without anything that may be a token."""
-    text = " ".join(_SERIES.sub(_hidden, without_learned(message_of(error))).split())
-    return f"{type(error).__name__}: {text[:_MAX_MESSAGE_CHARS]}".removesuffix(": ")
+    text = " ".join(_SERIES.sub(_hidden, without_learned(failed.message)).split())
+    return f"{failed.class_name}: {text[:_MAX_MESSAGE_CHARS]}".removesuffix(": ")
 
 
 def _hidden(series: re.Match[str]) -> str:

@@ -94,7 +94,7 @@ def adapted(
     given = {name: value for name, value in params.items() if value is not None}
     dialect = dialect_of(protocol)
     _refuse_reserved(dialect.refused, given)
-    _refuse_unknown({*_KNOWN, *dialect.known, *additions}, protocol, given)
+    _refuse_unknown(protocol, given, additions)
     most = limits_of(model).max_output_tokens
     if max_tokens is not None and most is not None and max_tokens > most:
         raise ParameterRefused(
@@ -112,14 +112,35 @@ def adapted(
     return dialect.adapt(model, given, max_tokens)
 
 
-def _refuse_unknown(known: Collection[str], protocol: Protocol, given: Mapping[str, Any]) -> None:
-    for name in given:
-        if name not in known:
-            raise ParameterRefused(
-                f"{shortened(name)} in llm_config is no known parameter of the protocol "
-                f"{protocol.name}: remove it, or let the operator add it to the parameters of the "
-                f"provider in the configuration{did_you_mean(plain(name), known)}"
-            )
+def unknown_parameters(
+    protocol: Protocol, params: Mapping[str, Any], additions: Collection[str] = ()
+) -> dict[str, str]:
+    """Return the parameters that no code knows, each with the problem and the remedy.
+
+    Args:
+        protocol: The protocol that the provider speaks.
+        params: Parameters as in ``llm_config``; a parameter that is null counts as not given.
+        additions: Parameters that the operator has added for the provider.
+    """
+    dialect = dialect_of(protocol)
+    known = {*_KNOWN, *dialect.known, *additions}
+    refused = {*_RESERVED, *dialect.refused}
+    return {
+        str(name): (
+            f"{shortened(name)} in llm_config is no known parameter of the protocol "
+            f"{protocol.name}: remove it, or let the operator add it to the parameters of the "
+            f"provider in the configuration{did_you_mean(plain(name), known | NOT_PARAMETERS)}"
+        )
+        for name, value in params.items()
+        if value is not None and name not in known and name not in refused
+    }
+
+
+def _refuse_unknown(
+    protocol: Protocol, given: Mapping[str, Any], additions: Collection[str]
+) -> None:
+    for problem in unknown_parameters(protocol, given, additions).values():
+        raise ParameterRefused(problem)
 
 
 def _refuse_reserved(refused: Mapping[str, str], given: Mapping[str, Any]) -> None:

@@ -10,10 +10,12 @@ from app.monitoring.run_history import RunHistory, read_present
 
 #: Period over which calls are counted to measure their rate.
 WINDOW_S = 10.0
+# An estimate that was taken back, and its correction, together count as no call.
 READ_RATE: TextClause = text("""
-    SELECT count(*) AS calls, count(*) FILTER (
-        WHERE created_at > clock_timestamp() - make_interval(secs => :window_s)) AS lately
-    FROM cost_entries WHERE run_id = :run_id AND kind NOT IN ('correction', 'cached')
+    SELECT coalesce(sum(calls), 0)::bigint AS calls, coalesce(sum(calls) FILTER (
+        WHERE created_at > clock_timestamp() - make_interval(secs => :window_s)), 0)::bigint
+            AS lately
+    FROM cost_lines WHERE run_id = ANY(CAST(:run_ids AS uuid[]))
 """)
 
 
@@ -23,7 +25,7 @@ class Activity:
 
     Attributes:
         history: The run without its past.
-        calls: Number of calls so far.
+        calls: Number of calls so far, as in the ledger, with the calls of sub-workflows.
         calls_per_s: Number of calls that ended in the last 10 s, per second.
     """
 
@@ -33,13 +35,14 @@ class Activity:
 
 
 async def read_activity(connection: AsyncConnection, run_id: UUID) -> Activity:
-    """Read the current activity of a run.
+    """Read the current activity of a run and of the runs inside it.
 
     Raises:
         UnknownRun: If there is no such run.
     """
     history = await read_present(connection, run_id)
-    found = await connection.execute(READ_RATE, {"run_id": run_id, "window_s": WINDOW_S})
+    values = {"run_ids": list(history.places), "window_s": WINDOW_S}
+    found = await connection.execute(READ_RATE, values)
     counted = found.one()
     age_s = (history.now - (history.run.started_at or history.now)).total_seconds()
     over_s = min(max(age_s, 1.0), WINDOW_S)

@@ -14,7 +14,11 @@ from app.telemetry.metrics import ClusterMetric
 #: A metric, the values of its labels, and the value of the metric.
 Sample = tuple[ClusterMetric, tuple[str, ...], float]
 
-RUNS: TextClause = text("SELECT status, count(*) FROM runs GROUP BY status")
+# The run of a sub-workflow is a part of its outer run, so the counts of runs leave it out. Inner
+# runs have counts of their own.
+RUNS: TextClause = text("""
+    SELECT parent_agent_run_id IS NOT NULL, status, count(*) FROM runs GROUP BY 1, 2
+""")
 AGENTS: TextClause = text("""
     SELECT a.provider, a.status, count(*) FROM agent_runs a JOIN runs r ON r.id = a.run_id
     WHERE r.status IN ('pending', 'running', 'paused') GROUP BY a.provider, a.status
@@ -49,9 +53,9 @@ LEDGER: TextClause = text("""
     FROM cost_totals GROUP BY provider, model, module, kind, outcome
 """)
 RUNS_ENDED: TextClause = text("""
-    SELECT status, count(*) FROM runs
+    SELECT parent_agent_run_id IS NOT NULL, status, count(*) FROM runs
     WHERE pruned_at IS NULL AND finished_at > now() - interval '1 hour'
-    GROUP BY status
+    GROUP BY 1, 2
 """)
 # The usual amount does not count the days before the first entry.
 HOURS: TextClause = text("""
@@ -85,12 +89,7 @@ async def read_cluster(connection: AsyncConnection) -> list[Sample]:
         connection: A connection inside a transaction, so that all samples are of one moment.
     """
     found: list[Sample] = [
-        *with_zeros(await _counted(connection, RUNS, metrics.RUNS), metrics.RUNS, WorkflowStatus),
-        *with_zeros(
-            await _counted(connection, RUNS_ENDED, metrics.RUNS_ENDED),
-            metrics.RUNS_ENDED,
-            [status for status in WorkflowStatus if status.is_final],
-        ),
+        *await _runs(connection),
         *await _counted(connection, AGENTS, metrics.AGENTS),
         *await _counted(connection, ADMISSIBLE, metrics.AGENTS_ADMISSIBLE),
     ]
@@ -114,6 +113,24 @@ async def read_cluster(connection: AsyncConnection) -> list[Sample]:
     found.append((metrics.SPENT_LAST_HOUR, (), last))
     if before:
         found.append((metrics.SPENT_USUALLY, (), sum(before) / len(before)))
+    return found
+
+
+async def _runs(connection: AsyncConnection) -> list[Sample]:
+    """Count outer runs and inner runs by state, and the runs that ended in the last hour."""
+    final = [status for status in WorkflowStatus if status.is_final]
+    found: list[Sample] = []
+    for statement, statuses, outer, inner in (
+        (RUNS, list(WorkflowStatus), metrics.RUNS, metrics.INNER_RUNS),
+        (RUNS_ENDED, final, metrics.RUNS_ENDED, metrics.INNER_RUNS_ENDED),
+    ):
+        counts: list[Sample] = [
+            (inner if is_inner else outer, (status,), float(count))
+            for is_inner, status, count in await connection.execute(statement)
+        ]
+        for metric in (outer, inner):
+            own = [sample for sample in counts if sample[0] is metric]
+            found += with_zeros(own, metric, statuses)
     return found
 
 

@@ -5,14 +5,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from app.domain.budgets import budget_label
 from app.domain.status import WorkflowStatus
 from app.monitoring.explain_waited import LIMITS, awaited
 from app.monitoring.findings import Finding, Reason, grouped
 from app.monitoring.progress import AgentProgress
-from app.monitoring.run_history import BudgetState, RunHistory, Standing
-from app.monitoring.wording import money, names, seconds_of
+from app.monitoring.run_facts import BudgetState, Standing
+from app.monitoring.run_history import RunHistory
+from app.monitoring.whole_run import Place
+from app.monitoring.wording import counted, money, names, seconds_of
 
 #: Shorter waits before the next call are not explained.
 SOON_S = 0.05
@@ -35,18 +38,53 @@ class Live:
     unserved: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Situation:
+    """The run, the cluster, and the agents of each inner run that have not ended."""
+
+    history: RunHistory
+    live: Live
+    open_inside: Mapping[UUID, Sequence[Standing]]
+
+    def place(self, one: Standing) -> Place:
+        """Return the run of an agent run."""
+        run = self.history.run
+        own = Place(run_id=run.id, workflow=run.workflow, status=run.status, level=run.level)
+        return own if self.is_outer(one) else self.history.places.get(one.run_id or run.id, own)
+
+    def is_outer(self, one: Standing) -> bool:
+        """Return whether an agent run belongs to the outer run."""
+        return one.run_id in (None, self.history.run.id)
+
+    def open_beside(self, one: Standing) -> list[tuple[str, int]]:
+        """Return the name and level of each agent of the same run that has not ended."""
+        if self.is_outer(one):
+            agents = self.history.run.agents
+            return [(agent.name, agent.level) for agent in agents if not agent.status.is_final]
+        start = len(self.place(one).prefix)
+        found = self.open_inside.get(one.run_id, ()) if one.run_id else ()
+        return [(each.name[start:], each.level) for each in found if not each.is_element]
+
+
 def explain_waits(history: RunHistory, live: Live) -> tuple[Finding, ...]:
-    """Explain each agent that has not ended; agents with the same reason share one finding.
+    """Explain each agent run that has not ended; agent runs with the same reason share one finding.
+
+    The elements of lists and the agents of sub-workflows are explained in the same way as agents.
 
     Args:
         history: The run.
         live: The cluster.
     """
+    inside: dict[UUID, list[Standing]] = {}
+    for one in history.standing:
+        if one.run_id is not None:
+            inside.setdefault(one.run_id, []).append(one)
+    situation = _Situation(history=history, live=live, open_inside=inside)
     open_ = {agent.name for agent in history.run.agents if not agent.status.is_final}
     found = [
-        replace(_stands(each, history, live), agents=(each.agent,))
-        for each in history.standing
-        if each.agent in open_
+        replace(finding, agents=(one.name,))
+        for one in history.standing
+        if one.agent in open_ and (finding := _told(one, situation)) is not None
     ]
     found += [
         replace(_goes_on(agent), agents=(agent.name,))
@@ -56,26 +94,27 @@ def explain_waits(history: RunHistory, live: Live) -> tuple[Finding, ...]:
     return grouped(found)
 
 
-def _stands(one: Standing, history: RunHistory, live: Live) -> Finding:
-    run = history.run
+def _told(one: Standing, situation: _Situation) -> Finding | None:
+    if one.status != "waiting":
+        return _stands(one, situation)
+    # The progress of the run tells more about the waiting agents of the outer run.
+    return None if situation.is_outer(one) else _goes_on_inside(one)
+
+
+def _stands(one: Standing, situation: _Situation) -> Finding:
+    history, live, place = situation.history, situation.live, situation.place(one)
     if one.status == "running":
         return _runs(one, history, live)
-    if run.status is WorkflowStatus.PAUSED:
+    if place.status is WorkflowStatus.PAUSED:
         return Finding(
             reason=Reason.PAUSED,
             text="waits: the run is paused, and no agent starts until the run is resumed",
-            remedy=f"agentchord resume {run.id}",
+            remedy=f"agentchord resume {history.run.id}",
         )
-    if run.status is WorkflowStatus.PENDING:
-        return _unserved("scheduler", live) or Finding(
-            reason=Reason.ADMISSION,
-            text=(
-                "waits for the run to be admitted: engine.max_concurrent_workflows runs are "
-                "running, or the scheduler has not looked yet"
-            ),
-        )
-    if one.level > run.level:
-        return _comes_later(one, history)
+    if place.status is WorkflowStatus.PENDING:
+        return _unserved("scheduler", live) or _is_admitted_later(one, situation)
+    if one.level > place.level:
+        return _comes_later(one, situation)
     if one.ready_at > history.now:
         return _was_given_back(one, history)
     return _unserved(one.provider, live) or Finding(
@@ -88,6 +127,17 @@ def _stands(one: Standing, history: RunHistory, live: Live) -> Finding:
     )
 
 
+def _is_admitted_later(one: Standing, situation: _Situation) -> Finding:
+    # An inner run does not count for engine.max_concurrent_workflows.
+    text = (
+        "waits for the run to be admitted: engine.max_concurrent_workflows runs are "
+        "running, or the scheduler has not looked yet"
+        if situation.is_outer(one)
+        else "waits for its sub-workflow to be admitted: the scheduler has not looked yet"
+    )
+    return Finding(reason=Reason.ADMISSION, text=text)
+
+
 def _unserved(queue: str, live: Live) -> Finding | None:
     if queue not in live.unserved:
         return None
@@ -98,23 +148,16 @@ def _unserved(queue: str, live: Live) -> Finding | None:
     )
 
 
-def _comes_later(one: Standing, history: RunHistory) -> Finding:
-    agents = {agent.name: agent for agent in history.run.agents}
-    needed = [
-        name
-        for name in history.dependencies.get(one.agent, ())
-        if name in agents and not agents[name].status.is_final
-    ]
+def _comes_later(one: Standing, situation: _Situation) -> Finding:
+    beside = situation.open_beside(one)
+    open_ = {name for name, _ in beside}
+    needed = [n for n in situation.history.dependencies.get(one.name, ()) if n in open_]
     if needed:
         return Finding(
             reason=Reason.DEPENDENCY,
             text=f"waits for its dependencies: {names(needed)}",
         )
-    holding = [
-        agent.name
-        for agent in history.run.agents
-        if agent.level < one.level and not agent.status.is_final
-    ]
+    holding = [name for name, level in beside if level < one.level]
     return Finding(
         reason=Reason.LEVEL,
         text=f"waits for earlier levels: {names(holding)} not done"
@@ -126,7 +169,7 @@ def _comes_later(one: Standing, history: RunHistory) -> Finding:
 def _was_given_back(one: Standing, history: RunHistory) -> Finding:
     left = seconds_of((one.ready_at - history.now).total_seconds())
     if one.waits_for is None:
-        errors = [each for each in history.attempts if each.agent == one.agent and each.error]
+        errors = [each for each in history.attempts if each.name == one.name and each.error]
         because = f" after {errors[-1].error_class}: {errors[-1].error}" if errors else ""
         return Finding(
             reason=Reason.BACKOFF,
@@ -203,8 +246,8 @@ def _limited(one: Standing, live: Live) -> Finding | None:
         return Finding(
             reason=Reason.LIMIT,
             text=(
-                f"waits for the rate limit {name}: {limit}; {bucket['waiting']} requests of the "
-                f"cluster wait for it{_next_free(bucket)}"
+                f"waits for the rate limit {name}: {limit}; "
+                f"{_waiting(int(bucket['waiting']))} for it{_next_free(bucket)}"
             ),
             remedy=LIMITS,
         )
@@ -224,6 +267,11 @@ def _binding(bucket: Mapping[str, Any]) -> str:
     return f"{tier['tier'].replace('_', ' ')}, {left:,.1f} left, limit {float(limit):,.0f}"
 
 
+def _waiting(requests: int) -> str:
+    verb = "waits" if requests == 1 else "wait"
+    return f"{counted(requests, 'request')} of the cluster {verb}"
+
+
 def _next_free(bucket: Mapping[str, Any]) -> str:
     free_s = float(bucket.get("next_free_s") or 0)
     return f", the next may start in {seconds_of(free_s)}" if free_s > SOON_S else ""
@@ -240,6 +288,15 @@ def _goes_on(agent: AgentProgress) -> Finding:
         reason=Reason.ITEMS,
         text=f"works on its items: {agent.items_ended} of {agent.item_count} have ended",
     )
+
+
+def _goes_on_inside(one: Standing) -> Finding | None:
+    """Explain a list or a sub-workflow of an inner run, whose own agent runs are explained, too."""
+    if one.item_count is not None:
+        return Finding(reason=Reason.ITEMS, text=f"works on its {one.item_count} items")
+    if one.is_element:
+        return None
+    return Finding(reason=Reason.SUB_RUN, text="waits for its sub-workflow")
 
 
 def room(budget: BudgetState) -> Decimal:

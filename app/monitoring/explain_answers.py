@@ -15,16 +15,16 @@ def explain_answers(history: RunHistory) -> tuple[Finding, ...]:
     Args:
         history: The run.
     """
-    answers = Counter(call.agent for call in history.calls if call.finish_reason is not None)
-    cut = Counter(call.agent for call in history.calls if call.finish_reason == "length")
+    answers = Counter(call.name for call in history.calls if call.finish_reason is not None)
+    cut = Counter(call.name for call in history.calls if call.finish_reason == "length")
     outputs = Counter(
-        (each.agent, each.finish_reason) for each in history.attempts if each.outcome == "completed"
+        (each.name, each.finish_reason) for each in history.attempts if each.outcome == "completed"
     )
     found = [
         Finding(
             reason=Reason.CUT,
             agents=(name,),
-            text=f"was cut at max_tokens in {count} of {answers[name]} answers"
+            text=f"was cut at max_tokens in {_share(count, answers[name])}"
             + _outputs(outputs[name, "length"]),
             remedy="raise max_tokens, or set on_cut to fail or continue",
         )
@@ -41,6 +41,10 @@ def explain_answers(history: RunHistory) -> tuple[Finding, ...]:
         if end == "empty"
     ]
     return grouped(found)
+
+
+def _share(count: int, answers: int) -> str:
+    return "the only answer" if answers == 1 else f"{count} of {answers:,} answers"
 
 
 def _outputs(count: int) -> str:

@@ -6,9 +6,10 @@ from decimal import Decimal
 
 from app.monitoring.explain_waited import NOTABLE_S
 from app.monitoring.findings import Finding, Reason
-from app.monitoring.run_history import Call, RunHistory
+from app.monitoring.run_facts import Call
+from app.monitoring.run_history import RunHistory
 from app.monitoring.timeline import AgentTimeline, Phase, Timeline
-from app.monitoring.wording import money, names, seconds_of
+from app.monitoring.wording import counted, money, names, seconds_of
 
 #: Shorter times would be shown as 0.0 s.
 SHOWN_S = 0.05
@@ -88,23 +89,25 @@ def explain_money(
 ) -> tuple[Finding, ...]:
     """Explain the money: the largest shares, failed calls, and agents that cost more than expected.
 
+    The amounts are those of the ledger. They include the calls of sub-workflows; the cost of a
+    sub-workflow counts for the agent that contains the sub-workflow.
+
     Args:
         history: The run.
         planned_usd: Planned costs by agent; an agent without a known cost is left out.
     """
     by_agent = _sums(history.calls)
     total = sum(by_agent.values(), Decimal(0))
-    if not total:
+    if not history.calls:
         return ()
     most = sorted(by_agent.items(), key=lambda item: -item[1])[:MOST_EXPENSIVE]
     enough = [item for item in most if item[1] > total * NOTABLE_SHARE]
     shares = ", ".join(f"{name} {money(usd)} ({usd / total:.0%})" for name, usd in enough)
-    calls = sum(call.kind != "correction" for call in history.calls)
     found = [
         Finding(
             reason=Reason.EXPENSIVE,
             text=(
-                f"has spent {money(total)} of {money(history.run.limit_usd)} in {calls} calls"
+                f"has spent {money(total)} of {money(history.run.limit_usd)} in {_calls(history)}"
                 + (f"; most of it: {shares}" if shares else "")
             ),
         )
@@ -115,7 +118,7 @@ def explain_money(
         found.append(
             Finding(
                 reason=Reason.EXPENSIVE,
-                agents=tuple(dict.fromkeys(call.agent for call in wasted)),
+                agents=tuple(dict.fromkeys(call.name for call in wasted)),
                 text=(
                     f"paid {money(wasted_usd)} ({wasted_usd / total:.0%} of the run) for calls "
                     f"that failed: {names([call.outcome for call in wasted])}"
@@ -127,7 +130,7 @@ def explain_money(
         found.append(
             Finding(
                 reason=Reason.EXPENSIVE,
-                agents=tuple(dict.fromkeys(call.agent for call in unconfirmed)),
+                agents=tuple(dict.fromkeys(call.name for call in unconfirmed)),
                 text=(
                     f"is booked at the worst case, {money(_total(unconfirmed))}, for calls whose "
                     "end is not known"
@@ -135,6 +138,29 @@ def explain_money(
             )
         )
     return (*found, *_above(by_agent, history, planned_usd or {}))
+
+
+def explain_agent_money(
+    history: RunHistory, planned_usd: Mapping[str, Decimal] | None = None
+) -> tuple[Finding, ...]:
+    """Explain the money of one agent run.
+
+    Args:
+        history: The history of only this agent run (``RunHistory.focused``).
+        planned_usd: Planned costs by agent.
+    """
+    (agent,) = history.run.agents
+    total = sum((call.cost_usd for call in history.calls), Decimal(0))
+    if not history.calls:
+        return ()
+    text = f"has spent {money(total)} in {_calls(history)}"
+    spent = Finding(reason=Reason.EXPENSIVE, agents=(agent.name,), text=text)
+    rest = (each for each in explain_money(history, planned_usd) if each.agents)
+    return (spent, *rest)
+
+
+def _calls(history: RunHistory) -> str:
+    return counted(sum(call.kind != "correction" for call in history.calls), "call")
 
 
 def _above(
@@ -166,9 +192,8 @@ def _why(name: str, history: RunHistory) -> str:
     prompt = sum(call.prompt_tokens for call in calls)
     output = sum(call.output_tokens for call in calls)
     failed = sum(call.outcome != "ok" for call in calls)
-    count = "1 call" if len(calls) == 1 else f"{len(calls)} calls"
-    text = f"{count}, {prompt:,} tokens read, {output:,} written"
-    return f"{text}, {failed} calls failed" if failed else text
+    text = f"{counted(len(calls), 'call')}, {prompt:,} tokens read, {output:,} written"
+    return f"{text}, {counted(failed, 'call')} failed" if failed else text
 
 
 def _sums(calls: tuple[Call, ...]) -> dict[str, Decimal]:

@@ -1,39 +1,30 @@
-"""Explains why agents have failed or have not run, and which attempts were repeated."""
+"""Explains why agents have failed or have not run, and which attempts were repeated.
 
-from app.domain.status import AgentStatus
+The elements of lists and the agents of sub-workflows are explained in the same way as agents.
+"""
+
+from collections import Counter, defaultdict
+
+from app.domain.status import AgentStatus, WorkflowStatus
 from app.errors import error_named
 from app.monitoring.findings import Finding, Reason, grouped
-from app.monitoring.progress import AgentProgress
-from app.monitoring.run_history import RunHistory, superseded
-from app.monitoring.wording import names
+from app.monitoring.run_facts import Attempt, superseded
+from app.monitoring.run_history import RunHistory
+from app.monitoring.whole_run import PARTIAL, Incomplete, cause_of
+from app.monitoring.wording import counted, names
 
 RETRY = "agentchord retry repairs only what failed, was cancelled or is partial"
 
 
 def explain_outcomes(history: RunHistory) -> tuple[Finding, ...]:
     """Explain failures, agents that did not run, retries and fallbacks."""
-    found: list[Finding] = []
-    run = history.run
-    if run.status.is_final and run.error:
-        found.append(Finding(reason=Reason.RUN_ENDED, text=f"ended {run.status}: {run.error}"))
-    for agent in run.agents:
-        if agent.status.is_failure:
-            found.append(_failed(agent, history))
-        elif agent.status is AgentStatus.CANCELLED:
-            found.append(_cancelled(agent))
-        elif agent.status is AgentStatus.SKIPPED:
-            found.append(
-                Finding(
-                    reason=Reason.SKIPPED,
-                    agents=(agent.name,),
-                    text=f"did not run: {agent.error or 'its condition was false'}",
-                )
-            )
-        found += _tried_again(agent, history)
+    found = [*_run_ended(history)]
+    found += [_incomplete(one, history) for one in history.incomplete]
+    found += _tried_again(history)
     found += [
         Finding(
             reason=Reason.FALLBACK,
-            agents=(event.agent,),
+            agents=(event.name,),
             text=(
                 f"went on with {event.data.get('next_provider')}/{event.data.get('next_model')} "
                 f"after {event.data.get('error_class')} of "
@@ -41,61 +32,93 @@ def explain_outcomes(history: RunHistory) -> tuple[Finding, ...]:
             ),
         )
         for event in history.events
-        if event.type == "agent_fallback" and event.agent is not None
+        if event.type == "agent_fallback" and event.name is not None
     ]
     return grouped(found)
 
 
-def _failed(agent: AgentProgress, history: RunHistory) -> Finding:
-    tries = [each for each in history.attempts if each.agent == agent.name]
-    classes = [each.error_class for each in tries if each.error_class]
-    kind = f"{classes[-1]}: " if classes else ""
-    error = agent.error or f"{agent.items_failed} of its items failed"
-    many = f" after {agent.retries} retries" if agent.retries else ""
-    known = error_named(classes[-1]) if classes else None
-    advice = f"{known.advice}; " if known else ""
-    return Finding(
-        reason=Reason.FAILED,
-        agents=(agent.name,),
-        text=f"ended {agent.status}{many}: {kind}{error}",
-        remedy=f"{advice}{RETRY}" if history.run.status.is_final else "",
-    )
+def _run_ended(history: RunHistory) -> list[Finding]:
+    run = history.run
+    if run.status is WorkflowStatus.PARTIALLY_COMPLETED:
+        failed = sum(agent.status.is_failure for agent in run.agents)
+        cancelled = sum(agent.status is AgentStatus.CANCELLED for agent in run.agents)
+        parts = (
+            f"{counted(failed, 'agent')} failed" if failed else "",
+            f"{counted(cancelled, 'agent')} cancelled" if cancelled else "",
+            run.shortfall,
+            run.error or "",
+        )
+        why = ", ".join(filter(None, parts))
+    else:
+        why = run.error or ""
+    if not run.status.is_final or not why:
+        return []
+    return [Finding(reason=Reason.RUN_ENDED, text=f"ended {run.status}: {why}")]
 
 
-def _cancelled(agent: AgentProgress) -> Finding:
-    error = agent.error or "the run was stopped"
+def _incomplete(one: Incomplete, history: RunHistory) -> Finding:
+    agents = (one.path,)
+    if one.is_failure:
+        return _failed(one, history)
+    if one.outcome == PARTIAL:
+        text = f"completed in part: {cause_of(one)}"
+        return Finding(reason=Reason.PARTIAL, agents=agents, text=text)
+    if one.outcome == AgentStatus.SKIPPED:
+        text = f"did not run: {one.error or 'its condition was false'}"
+        return Finding(reason=Reason.SKIPPED, agents=agents, text=text)
+    error = one.error or "the run was stopped"
     upstream = error.startswith("upstream failed")
     return Finding(
         reason=Reason.UPSTREAM if upstream else Reason.CANCELLED,
-        agents=(agent.name,),
+        agents=agents,
         text=f"was cancelled: {error}",
     )
 
 
-def _tried_again(agent: AgentProgress, history: RunHistory) -> list[Finding]:
-    tries = [each for each in history.attempts if each.agent == agent.name]
-    failed = [each for each in superseded(tries) if each.outcome == "failed"]
-    lost = [each for each in tries if each.outcome == "lost"]
-    found = []
-    if failed:
-        kinds = dict.fromkeys(each.error_class or "Error" for each in failed)
-        counts = [(kind, sum(each.error_class == kind for each in failed)) for kind in kinds]
-        text = ", ".join(f"{count} x {kind}" for kind, count in counts)
-        times = "once" if len(failed) == 1 else f"{len(failed)} times"
-        found.append(
-            Finding(
-                reason=Reason.RETRIED,
-                agents=(agent.name,),
-                text=f"was retried {times}: {text}; the last was {failed[-1].error}",
-            )
-        )
-    if lost:
-        workers = names([each.worker for each in lost])
-        found.append(
+def _failed(one: Incomplete, history: RunHistory) -> Finding:
+    many = f" after {counted(one.retries, 'retry', 'retries')}" if one.retries else ""
+    known = error_named(one.error_class) if one.error_class else None
+    # An inner run is retried only with its outer run, and only if the agent around it failed.
+    is_inside = "/" in one.path or history.run.part_of is not None
+    remedies = (known.advice if known else "", "" if is_inside else RETRY)
+    cause = cause_of(one)
+    return Finding(
+        reason=Reason.FAILED,
+        agents=(one.path,),
+        text=f"ended {one.outcome}{many}" + (f": {cause}" if cause else ""),
+        remedy="; ".join(filter(None, remedies)) if history.run.status.is_final else "",
+    )
+
+
+def _tried_again(history: RunHistory) -> list[Finding]:
+    failed: dict[str, list[Attempt]] = defaultdict(list)
+    lost: dict[str, list[Attempt]] = defaultdict(list)
+    for attempt in superseded(history.attempts):
+        if attempt.outcome == "failed":
+            failed[attempt.name].append(attempt)
+    for attempt in history.attempts:
+        if attempt.outcome == "lost":
+            lost[attempt.name].append(attempt)
+    return [
+        *(_retried(name, attempts) for name, attempts in failed.items()),
+        *(
             Finding(
                 reason=Reason.RECOVERED,
-                agents=(agent.name,),
-                text=f"was started again because its worker had died: {workers}",
+                agents=(name,),
+                text="was started again because its worker had died: "
+                + names([each.worker for each in attempts]),
             )
-        )
-    return found
+            for name, attempts in lost.items()
+        ),
+    ]
+
+
+def _retried(name: str, failed: list[Attempt]) -> Finding:
+    kinds = Counter(each.error_class or "Error" for each in failed)
+    text = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
+    times = "once" if len(failed) == 1 else f"{len(failed)} times"
+    return Finding(
+        reason=Reason.RETRIED,
+        agents=(name,),
+        text=f"was retried {times}: {text}; the last was {failed[-1].error}",
+    )

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from app.monitoring.findings import Finding, Reason
-from app.monitoring.run_history import RunHistory, Wait
+from app.monitoring.run_facts import Wait
+from app.monitoring.run_history import RunHistory
 from app.monitoring.wording import seconds_of
 
 #: Shorter waits are not explained.
@@ -58,17 +59,15 @@ def awaited(waits_for: str) -> Awaited:
     return Awaited(reason=Reason.LIMIT, text=f"the rate limit {waits_for}", remedy=LIMITS)
 
 
-def explain_waited(history: RunHistory, agent: str | None = None) -> tuple[Finding, ...]:
+def explain_waited(history: RunHistory) -> tuple[Finding, ...]:
     """Explain the past waits; each cause has one finding, and the longest wait comes first.
 
     Args:
         history: The run.
-        agent: Name of the only agent to explain, or None for all agents.
     """
     by_name: dict[str, list[Wait]] = {}
     for wait in history.waits:
-        if agent in (None, wait.agent):
-            by_name.setdefault(wait.waits_for, []).append(wait)
+        by_name.setdefault(wait.waits_for, []).append(wait)
     longest_first = sorted(by_name.items(), key=lambda item: -_total(item[1]))
     return tuple(
         _finding(name, waits) for name, waits in longest_first if _total(waits) >= NOTABLE_S
@@ -82,7 +81,7 @@ def _finding(name: str, waits: Sequence[Wait]) -> Finding:
         time = f"{time} in all, {seconds_of(longest_s)} at most,"
     return Finding(
         reason=what.reason,
-        agents=tuple(dict.fromkeys(each.agent for each in waits)),
+        agents=tuple(dict.fromkeys(each.name for each in waits)),
         text=f"waited {time} for {what.text}",
         remedy=what.remedy,
     )

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from app.monitoring.wording import names
+
 
 class Reason(StrEnum):
     """Kinds of findings; programs distinguish the cases by these values."""
@@ -13,6 +15,7 @@ class Reason(StrEnum):
     DEPENDENCY = "dependency"
     LEVEL = "level"
     NO_WORKER = "no_worker"
+    NOT_LOADED = "not_loaded"
     PLACE = "place"
     LIMIT = "limit"
     PROVIDER_PAUSE = "provider_pause"
@@ -27,6 +30,7 @@ class Reason(StrEnum):
     FAILED = "failed"
     UPSTREAM = "upstream"
     CANCELLED = "cancelled"
+    PARTIAL = "partial"
     SKIPPED = "skipped"
     RUN_ENDED = "run_ended"
     RETRIED = "retried"
@@ -53,6 +57,8 @@ GENERAL = {
     Reason.CALLING: "calls a model",
     Reason.FAILED: "failed, too",
     Reason.UPSTREAM: "was cancelled because a dependency failed",
+    Reason.CANCELLED: "was cancelled, too",
+    Reason.PARTIAL: "completed in part, too",
     Reason.SKIPPED: "did not run because its condition was false",
     Reason.RETRIED: "was retried, too",
     Reason.RECOVERED: "was started again because its worker had died",
@@ -60,6 +66,12 @@ GENERAL = {
     Reason.CUT: "was cut at max_tokens, too",
     Reason.EMPTY: "has no text, either",
 }
+#: Reasons of agent runs without a whole result; a text names every one of these agent runs.
+INCOMPLETE = frozenset(
+    (Reason.FAILED, Reason.UPSTREAM, Reason.CANCELLED, Reason.PARTIAL, Reason.SKIPPED)
+)
+#: Maximum number of names and of series of elements in a text.
+MOST_NAMED, FEW_NAMED = 100, 5
 #: Reasons of agents that are working, not waiting.
 AT_WORK = frozenset((Reason.CALLING, Reason.TOOL, Reason.WORKING, Reason.SUB_RUN, Reason.ITEMS))
 
@@ -70,7 +82,8 @@ class Finding:
 
     Attributes:
         reason: Kind of the explanation.
-        agents: Agents that the finding concerns; empty for the whole run.
+        agents: Agents that the finding concerns, or paths of agent runs such as
+            ``handled[20]/draft``; empty for the whole run.
         text: The explanation; in a sentence, the explanation follows the names of the agents.
         remedy: Possible remedy; empty if no remedy is known.
     """
@@ -81,6 +94,13 @@ class Finding:
     remedy: str = ""
 
     @property
+    def subject(self) -> str:
+        """The names of the agents; if agents have no whole result, each of them is named."""
+        if not self.agents:
+            return "the run"
+        return names(self.agents, MOST_NAMED if self.reason in INCOMPLETE else FEW_NAMED)
+
+    @property
     def predicate(self) -> str:
         """The text; for several agents, the verb is in the plural."""
         verb, rest = self.text.partition(" ")[::2]
@@ -89,13 +109,12 @@ class Finding:
 
 def grouped(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Merge findings that say the same about several agents."""
-    groups: dict[tuple[Reason, str, str], Finding] = {}
+    groups: dict[tuple[Reason, str, str], tuple[Finding, dict[str, None]]] = {}
     for finding in findings:
         key = finding.reason, finding.text, finding.remedy
-        known = groups.get(key)
-        agents = dict.fromkeys((*known.agents, *finding.agents)) if known else finding.agents
-        groups[key] = replace(finding, agents=tuple(agents))
-    return tuple(groups.values())
+        _, agents = groups.setdefault(key, (finding, {}))
+        agents.update(dict.fromkeys(finding.agents))
+    return tuple(replace(finding, agents=tuple(agents)) for finding, agents in groups.values())
 
 
 def condensed(findings: Iterable[Finding], most: int) -> list[Finding]:

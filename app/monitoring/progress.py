@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.errors import UnknownRun
+from app.monitoring.wording import counted
 
 HEX_DIGITS = 32
 READ_RUN: TextClause = text("""
@@ -19,6 +20,8 @@ READ_RUN: TextClause = text("""
     FROM runs r JOIN workflows w ON w.id = r.workflow_id JOIN budgets b ON b.id = r.id
     WHERE r.id = :run_id
 """)
+# Without ``element``, the agents of the workflow are read. With ``element``, only this element of a
+# list is read. A sub-workflow that completed in part counts as partial.
 READ_AGENTS: TextClause = text("""
     SELECT a.name, a.module, a.provider, a.model, a.level, a.status, a.attempt, a.retries,
         a.recoveries, coalesce(a.error, items.error) AS error, a.started_at, a.finished_at,
@@ -29,8 +32,12 @@ READ_AGENTS: TextClause = text("""
         a.spent_usd + coalesce(inner_budget.spent_usd, 0) + coalesce(items.spent_usd, 0)
             AS spent_usd,
         coalesce(items.ended, 0) AS items_ended, coalesce(items.failed, 0) AS items_failed,
+        coalesce(items.partial, 0) AS items_partial,
+        coalesce(items.cancelled, 0) AS items_cancelled,
         coalesce(items.skipped, 0) AS items_skipped,
-        inner_run.id AS sub_run_id
+        inner_run.id AS sub_run_id,
+        a.status = 'completed' AND a.error_class IS NOT DISTINCT FROM 'SubWorkflowPartial'
+            AS sub_run_partial
     FROM agent_runs a
     LEFT JOIN attempts t ON t.agent_run_id = a.id AND t.number = a.attempt
     LEFT JOIN runs inner_run ON inner_run.parent_agent_run_id = a.id
@@ -39,6 +46,9 @@ READ_AGENTS: TextClause = text("""
         SELECT count(*) FILTER (WHERE i.finished_at IS NOT NULL) AS ended,
             count(*) FILTER (WHERE i.status IN ('failed', 'rate_limited', 'budget_exceeded'))
                 AS failed,
+            count(*) FILTER (WHERE i.status = 'completed' AND i.error_class = 'SubWorkflowPartial')
+                AS partial,
+            count(*) FILTER (WHERE i.status = 'cancelled') AS cancelled,
             count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
             sum(i.spent_usd + coalesce(b.spent_usd, 0)) AS spent_usd,
             (array_agg(i.name || ': ' || i.error ORDER BY i.item_index)
@@ -47,7 +57,9 @@ READ_AGENTS: TextClause = text("""
         LEFT JOIN budgets b ON b.id = r.id
         WHERE i.parent_id = a.id AND i.item_index < a.item_count
     ) items ON a.item_count IS NOT NULL
-    WHERE a.run_id = :run_id AND a.parent_id IS NULL ORDER BY a.level, a.position
+    WHERE a.run_id = :run_id AND CASE WHEN CAST(:element AS text) IS NULL
+        THEN a.parent_id IS NULL ELSE a.parent_id IS NOT NULL AND a.name = :element END
+    ORDER BY a.level, a.position
 """)
 FIND_RUNS: TextClause = text("""
     SELECT id FROM runs WHERE id BETWEEN :low AND :high ORDER BY id LIMIT 2
@@ -60,8 +72,9 @@ class AgentProgress:
 
     ``waits_for`` and ``waits_until`` are set while the agent is handed back for a long wait. If the
     agent has a for_each, the items are only counted. ``spent_usd`` is then the sum over all items.
-    If the agent is a sub-workflow, ``sub_run_id`` is the id of the inner run, and ``spent_usd``
-    includes the dollars of the inner run.
+    ``items_partial`` counts the items whose sub-workflow completed in part. If the agent is a
+    sub-workflow, ``sub_run_id`` is the id of the inner run, and ``spent_usd`` includes the dollars
+    of the inner run. ``sub_run_partial`` says whether this inner run completed in part.
     """
 
     name: str
@@ -83,17 +96,38 @@ class AgentProgress:
     item_count: int | None = None
     items_ended: int = 0
     items_failed: int = 0
+    items_partial: int = 0
+    items_cancelled: int = 0
     items_skipped: int = 0
     sub_run_id: UUID | None = None
+    sub_run_partial: bool = False
 
     @property
     def label(self) -> str:
         """The agent's name, with the number of ended items: ``screen 37/100 (2 failed)``."""
-        if self.item_count is None:
-            return self.name
-        counts = {"failed": self.items_failed, "skipped": self.items_skipped}
-        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        return f"{self.name} {self.items_ended}/{self.item_count}{told and f' ({told})'}"
+        name = self.name
+        if self.item_count is not None:
+            name = f"{name} {self.items_ended}/{self.item_count}"
+        return f"{name} ({self.shortfall})" if self.shortfall else name
+
+    @property
+    def shortfall(self) -> str:
+        """The items without a whole result, such as ``2 failed, 9 partial``; empty if none."""
+        if self.sub_run_partial:
+            return "partial"
+        counts = (
+            (self.items_failed, "failed"),
+            (self.items_partial, "partial"),
+            (self.items_cancelled, "cancelled"),
+            (self.items_skipped, "skipped"),
+        )
+        return ", ".join(f"{count} {outcome}" for count, outcome in counts if count)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the agent completed without a part of its result."""
+        lost = self.items_failed or self.items_partial or self.items_cancelled
+        return self.status is AgentStatus.COMPLETED and bool(lost or self.sub_run_partial)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +163,22 @@ class RunProgress:
             levels[agent.level].append(agent)
         return levels
 
+    @property
+    def shortfall(self) -> str:
+        """The elements and sub-workflows without a whole result; empty if there are none.
+
+        The agents of the workflow itself are not counted, because each of them has its state.
+        """
+        counts = (
+            (sum(agent.items_failed for agent in self.agents), "element", "failed"),
+            (sum(agent.items_partial for agent in self.agents), "element", "partial"),
+            (sum(agent.items_cancelled for agent in self.agents), "element", "cancelled"),
+            (sum(agent.sub_run_partial for agent in self.agents), "sub-workflow", "partial"),
+        )
+        return ", ".join(
+            f"{counted(count, noun)} {outcome}" for count, noun, outcome in counts if count
+        )
+
 
 async def read_progress(connection: AsyncConnection, run_id: UUID) -> RunProgress:
     """Read the progress of a run.
@@ -139,12 +189,25 @@ async def read_progress(connection: AsyncConnection, run_id: UUID) -> RunProgres
     row = (await connection.execute(READ_RUN, {"run_id": run_id})).mappings().one_or_none()
     if row is None:
         raise UnknownRun(f"no run has the id {str(run_id)!r}: see `agentchord runs`")
-    agents = (await connection.execute(READ_AGENTS, {"run_id": run_id})).mappings()
     return RunProgress(
         **{**row, "status": WorkflowStatus(row["status"])},
-        agents=tuple(
-            AgentProgress(**{**agent, "status": AgentStatus(agent["status"])}) for agent in agents
-        ),
+        agents=await _read_agents(connection, run_id),
+    )
+
+
+async def read_element(
+    connection: AsyncConnection, run_id: UUID, name: str
+) -> AgentProgress | None:
+    """Read the progress of one element of a list, such as ``screen[3]``; None if there is none."""
+    return next(iter(await _read_agents(connection, run_id, element=name)), None)
+
+
+async def _read_agents(
+    connection: AsyncConnection, run_id: UUID, *, element: str | None = None
+) -> tuple[AgentProgress, ...]:
+    rows = await connection.execute(READ_AGENTS, {"run_id": run_id, "element": element})
+    return tuple(
+        AgentProgress(**{**row, "status": AgentStatus(row["status"])}) for row in rows.mappings()
     )
 
 

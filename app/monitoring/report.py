@@ -17,11 +17,14 @@ from app.monitoring.explain import Live, explain_waits
 from app.monitoring.explain_answers import explain_answers
 from app.monitoring.explain_cost import explain_money, explain_time
 from app.monitoring.explain_outcomes import explain_outcomes
-from app.monitoring.findings import Finding, condensed
+from app.monitoring.findings import Finding, Reason, condensed
+from app.monitoring.progress import RunProgress
 from app.monitoring.report_graph import graph, state_of
-from app.monitoring.run_history import Attempt, Call, RunHistory, superseded
+from app.monitoring.run_facts import Attempt, Call, superseded
+from app.monitoring.run_history import RunHistory
 from app.monitoring.timeline import AgentTimeline, Phase, Timeline, timeline_of
-from app.monitoring.wording import names, seconds_of
+from app.monitoring.whole_run import grouped_incomplete, without_indices
+from app.monitoring.wording import seconds_of
 
 #: If a table has more rows than this, the further rows are hidden, except for important rows.
 MOST_ROWS = 40
@@ -86,23 +89,25 @@ def report_page(
 def _header(history: RunHistory, timeline: Timeline) -> Markup:
     run = history.run
     calls = [call for call in history.calls if call.kind != "correction"]
-    done = sum(agent.status.is_final for agent in run.agents)
-    failed = sum(agent.status.is_failure for agent in run.agents)
     waiting = sum(each.waiting_s for each in timeline.agents)
     calling = sum(each.calling_s for each in timeline.agents)
     share = waiting / (waiting + calling) if waiting + calling else 0.0
-    spent = float(run.spent_usd / run.limit_usd) if run.limit_usd else 0.0
+    spent_usd = sum((call.cost_usd for call in history.calls), Decimal(0))
+    spent = float(spent_usd / run.limit_usd) if run.limit_usd else 0.0
+    repeated = len(_repeated(history))
     figures = (
         _figure(seconds_of(timeline.seconds), "from start to end" if run.finished_at else "so far"),
+        _figure_of_agents(run),
+        _figure(_money(spent_usd), f"of a budget of ${run.limit_usd:,.2f}", spent),
         _figure(
-            f"{done} of {len(run.agents)}",
-            f"agents ended, {failed} failed" if failed else "agents ended",
-            done / max(len(run.agents), 1),
+            f"{len(calls):,}",
+            f"{'call' if len(calls) == 1 else 'calls'}, "
+            f"{sum(c.outcome != 'ok' for c in calls)} failed",
         ),
-        _figure(_money(run.spent_usd), f"of a budget of ${run.limit_usd:,.2f}", spent),
-        _figure(f"{len(calls):,}", f"calls, {sum(c.outcome != 'ok' for c in calls)} failed"),
         _figure(f"{share:.0%}", "of the agents' time was waiting", share),
-        _figure(str(len(_repeated(history))), "attempts were repeated"),
+        _figure(
+            str(repeated), "attempt was repeated" if repeated == 1 else "attempts were repeated"
+        ),
     )
     facts = [f"run {run.id}", f"version {run.version}"]
     facts += [f"started {run.started_at:%Y-%m-%d %H:%M:%S} UTC"] if run.started_at else []
@@ -117,6 +122,14 @@ def _header(history: RunHistory, timeline: Timeline) -> Markup:
         facts=" · ".join(facts),
         figures=EMPTY.join(figures),
     )
+
+
+def _figure_of_agents(run: RunProgress) -> Markup:
+    done = sum(agent.status.is_final for agent in run.agents)
+    failed = sum(agent.status.is_failure for agent in run.agents)
+    parts = ("agents ended", f"{failed} failed" if failed else "", run.shortfall)
+    text = ", ".join(filter(None, parts))
+    return _figure(f"{done} of {len(run.agents)}", text, done / max(len(run.agents), 1))
 
 
 def _figure(value: str, text: str, share: float | None = None) -> Markup:
@@ -145,7 +158,11 @@ def _scrolling(body: Markup) -> Markup:
 def _reasons(history: RunHistory, timeline: Timeline, redact: Redact) -> Markup:
     found: list[Finding] = [
         *explain_waits(history, Live()),
-        *(each for each in explain_outcomes(history) if not each.agents),
+        *(
+            each
+            for each in explain_outcomes(history)
+            if not each.agents or each.reason is Reason.PARTIAL
+        ),
         *explain_answers(history),
         *explain_time(history, timeline),
         *explain_money(history),
@@ -154,7 +171,7 @@ def _reasons(history: RunHistory, timeline: Timeline, redact: Redact) -> Markup:
         return EMPTY
     items = (
         Markup("<li><b>{}</b> {}{}</li>").format(
-            names(each.agents) if each.agents else "The run",
+            each.subject if each.agents else "The run",
             redact(each.predicate),
             Markup('<span class="remedy">{}</span>').format(each.remedy) if each.remedy else EMPTY,
         )
@@ -253,10 +270,12 @@ def _row(each: AgentTimeline, timeline: Timeline, critical: set[str]) -> Markup:
 def _costs(calls: Sequence[Call]) -> Markup:
     if not calls:
         return EMPTY
+    inside = any("/" in call.name for call in calls)
     tables = (
         _cost_table(title, calls, key)
         for title, key in (
             ("By agent", lambda call: call.agent),
+            *((("By inner agent", lambda call: without_indices(call.name)),) if inside else ()),
             ("By module", lambda call: call.module),
             ("By model", lambda call: f"{call.provider}/{call.model}"),
         )
@@ -290,16 +309,14 @@ def _cost_table(title: str, calls: Sequence[Call], key: Callable[[Call], str]) -
 
 
 def _failures(history: RunHistory, redact: Redact) -> Markup:
-    about = {name: each for each in explain_outcomes(history) for name in each.agents}
     rows = [
         Markup('<tr><td>{}</td><td class="state s-{}">{}</td><td>{}</td></tr>').format(
-            agent.label,
-            state_of(agent.status),
-            agent.status.replace("_", " "),
-            redact(agent.error or (about[agent.name].text if agent.name in about else "")),
+            group.names,
+            state_of(group.outcome),
+            group.outcome.replace("_", " "),
+            redact(group.cause),
         )
-        for agent in history.run.agents
-        if agent.status.is_failure or agent.status in ("cancelled", "skipped")
+        for group in grouped_incomplete(history.incomplete)
     ]
     return _table(("agent", "state", "cause"), rows)
 
@@ -312,7 +329,7 @@ def _repeated(history: RunHistory) -> list[Attempt]:
 def _retries(history: RunHistory, redact: Redact) -> Markup:
     rows = [
         Markup("<tr><td>{}</td><td>{}</td><td>{}</td></tr>").format(
-            each.agent if each.item is None else f"{each.agent}[{each.item}]",
+            each.name,
             each.number,
             redact(
                 (f"{each.error_class}: " if each.error_class else "")

@@ -17,7 +17,10 @@ HEAD = 22
 NAME_CHARS = 20
 #: Smallest scale of the graph; on a narrower screen, the graph scrolls.
 READABLE = 0.7
-STATES = ("completed", "running", "waiting", "pending", "skipped", "cancelled", "failed")
+STATES = (
+    *("completed", "partial", "running", "waiting"),
+    *("pending", "skipped", "cancelled", "failed"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +95,9 @@ def _boxes(history: RunHistory) -> list[_Box]:
 
 
 def _draw(box: _Box, x: int, y: int, *, is_critical: bool) -> Markup:
-    counts = Counter(state_of(agent.status) for agent in box.agents)
+    counts = Counter(
+        "partial" if agent.is_partial else state_of(agent.status) for agent in box.agents
+    )
     stripes, at = [], float(x + 1)
     for state in STATES:
         if counts[state]:
@@ -104,7 +109,8 @@ def _draw(box: _Box, x: int, y: int, *, is_critical: bool) -> Markup:
             )
             at += part
     first = box.agents[0]
-    below = f"{first.status}" if len(box.agents) == 1 else _summary(counts, len(box.agents))
+    alone = "partial" if first.is_partial else str(first.status)
+    below = alone if len(box.agents) == 1 else _summary(counts, len(box.agents))
     title = f"{box.title} ({first.module}, {first.model})" if len(box.agents) == 1 else box.title
     return Markup(
         '<g{crit}><title>{title}: {below}</title><rect class="node" x="{x}" y="{y}" rx="7" '
@@ -126,8 +132,8 @@ def _draw(box: _Box, x: int, y: int, *, is_critical: bool) -> Markup:
 def _summary(counts: Counter[str], total: int) -> str:
     if len(counts) == 1:
         return f"{total} {next(iter(counts))}"
-    failed = counts["failed"]
-    return f"{total}: {counts['completed']} done" + (f", {failed} failed" if failed else "")
+    parts = (f"{counts[state]} {state}" for state in ("partial", "failed") if counts[state])
+    return f"{total}: " + ", ".join((f"{counts['completed']} done", *parts))
 
 
 def _edges(

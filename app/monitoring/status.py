@@ -22,6 +22,7 @@ LATEST_RUN: TextClause = text("""
 AGENTS_BY_STATUS: TextClause = text("""
     SELECT status, count(*) AS agents FROM agent_runs WHERE run_id = :run_id GROUP BY status
 """)
+# The run of a sub-workflow is a part of its outer run, so it does not count as a run.
 WORKFLOWS: TextClause = text("""
     SELECT count(*) AS started,
         count(*) FILTER (WHERE status = 'completed') AS completed,
@@ -31,7 +32,7 @@ WORKFLOWS: TextClause = text("""
         count(*) FILTER (WHERE status = 'running') AS active,
         count(*) FILTER (WHERE status = 'pending') AS pending,
         count(*) FILTER (WHERE status = 'paused') AS paused
-    FROM runs
+    FROM runs WHERE parent_agent_run_id IS NULL
 """)
 AGENTS: TextClause = text("""
     SELECT count(*) FILTER (WHERE status = 'completed' AND attempt > 0) AS completed,
@@ -64,8 +65,8 @@ class SystemTotals:
 
     Attributes:
         uptime_s: Seconds since the registration of the first workflow.
-        workflows: Number of runs by state; ``started`` counts all runs, and ``active`` counts the
-            running runs.
+        workflows: Number of runs by state, without the runs of sub-workflows; ``started`` counts
+            all of these runs, and ``active`` counts the running runs.
         completed: Agents that have run and completed.
         failed: Agents that have failed and are not retried.
         active: Agents that are running.

@@ -1,24 +1,29 @@
 """The timeline of a run: the waits and calls of each agent, and the critical path.
 
+The time of an agent with a list, or with a sub-workflow, consists of the waits and calls of all
+agent runs inside this agent: the agent calls as long as one of these agent runs calls.
+
 The agents of a level start at the same time. Therefore a level waits for the last agent of the
 previous level, even if no agent of the level depends on that last agent. The critical path is the
 chain of these last agents. This path is measured, not planned.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import chain, groupby, pairwise, zip_longest
 
-from app.domain.kinds import QUEUES_OF_KINDS, WORKFLOW, queue_of
+from app.domain.kinds import QUEUES_OF_KINDS
 from app.monitoring.progress import AgentProgress
+from app.monitoring.run_facts import Attempt
 from app.monitoring.run_history import RunHistory
 
 Interval = tuple[datetime, datetime]
 #: Queues of agents that have no calls in the ledger; the whole attempts of these agents are work.
-WORKING_QUEUES = frozenset((*QUEUES_OF_KINDS.values(), queue_of(WORKFLOW)))
+WORKING_QUEUES = frozenset(QUEUES_OF_KINDS.values())
 
 
 class Phase(StrEnum):
@@ -127,30 +132,12 @@ def timeline_of(history: RunHistory) -> Timeline:
     Args:
         history: The run.
     """
-    run = history.run
-    end = run.finished_at or history.now
-    busy, tries, away = _busy(history), _tries(history), _long_waits(history)
-    lost = _tries(history, outcome="lost")
-    started = {name: min(first for first, _ in times) for name, times in tries.items()}
-    released = _released(history, started)
-    agents = tuple(
-        AgentTimeline(
-            agent=agent,
-            spans=_spans(
-                start=min(released[agent.level] or started[agent.name], started[agent.name]),
-                end=_end(agent, tries[agent.name], end),
-                busy=busy.get(agent.name, []),
-                tries=tries[agent.name],
-                lost=lost.get(agent.name, []),
-                away=away.get(agent.name, []),
-            ),
-        )
-        if agent.name in started
-        else _unstarted(agent, released[agent.level], end)
-        for agent in run.agents
-    )
+    end = history.run.finished_at or history.now
+    tries = _tries(history)
+    released = _released(history, tries)
+    agents = _timelines(history, tries, released)
     return Timeline(
-        start=run.started_at or run.created_at,
+        start=history.run.started_at or history.run.created_at,
         end=end,
         agents=agents,
         critical_path=_critical_path(history, agents),
@@ -158,7 +145,50 @@ def timeline_of(history: RunHistory) -> Timeline:
     )
 
 
-def _released(history: RunHistory, started: Mapping[str, datetime]) -> list[datetime | None]:
+def element_timeline(history: RunHistory, element: AgentProgress) -> AgentTimeline:
+    """Build the timeline of one element of a list; the list is an agent of the run itself.
+
+    Args:
+        history: The whole run.
+        element: The element.
+    """
+    released = _released(history, _tries(history))
+    own = history.focused(element)
+    return _timelines(own, _tries(own), released)[0]
+
+
+def _timelines(
+    history: RunHistory,
+    tries: Mapping[str, Sequence[Interval]],
+    released: Sequence[datetime | None],
+) -> tuple[AgentTimeline, ...]:
+    """Build the timelines of the agents; ``released`` has the start of each level."""
+    end = history.run.finished_at or history.now
+    busy, away = _busy(history), _long_waits(history)
+    lost = _tries(history, lambda attempt: attempt.outcome == "lost")
+    held = _tries(history, lambda attempt: not attempt.is_container)
+    between, containers = _between(history), {a.agent for a in history.attempts if a.is_container}
+    timelines = []
+    for agent in history.run.agents:
+        name, level_start = agent.name, released[agent.level]
+        if name not in tries:
+            timelines.append(_unstarted(agent, level_start, end))
+            continue
+        started = min(first for first, _ in tries[name])
+        spans = _spans(
+            start=min(level_start or started, started),
+            end=_end(agent, tries[name], end),
+            busy=busy.get(name, []),
+            tries=held.get(name, []),
+            lost=lost.get(name, []),
+            waits=away.get(name, []),
+            between=between.get(name, []) if name in containers else None,
+        )
+        timelines.append(AgentTimeline(agent=agent, spans=spans))
+    return tuple(timelines)
+
+
+def _released(history: RunHistory, started: Container[str]) -> list[datetime | None]:
     """Return the time at which each level could begin; None for a level that cannot begin yet."""
     found: list[datetime | None] = [history.run.started_at]
     for level in history.run.levels():
@@ -187,29 +217,45 @@ def _unstarted(agent: AgentProgress, released: datetime | None, end: datetime) -
     return AgentTimeline(agent=agent, spans=(waiting,))
 
 
-def _tries(history: RunHistory, *, outcome: str | None = None) -> dict[str, list[Interval]]:
-    """Return the periods of each agent's attempts, or only of attempts with this ``outcome``."""
+def _tries(
+    history: RunHistory, counts: Callable[[Attempt], bool] = lambda _: True
+) -> dict[str, list[Interval]]:
+    """Return the periods of each agent's attempts, or only of the attempts that count."""
     now = history.run.finished_at or history.now
     return _by_agent(
         (attempt.agent, (attempt.started_at, attempt.finished_at or now))
         for attempt in history.attempts
-        if outcome in (None, attempt.outcome)
+        if counts(attempt)
     )
 
 
 def _long_waits(history: RunHistory) -> dict[str, list[Interval]]:
     """Return the periods in which each agent was handed back, until its next attempt."""
-    found: dict[str, list[Interval]] = {}
+    starts: dict[str, list[datetime]] = defaultdict(list)
+    for attempt in history.attempts:
+        starts[attempt.name].append(attempt.started_at)
+    found: dict[str, list[Interval]] = defaultdict(list)
     for event in history.events:
         if event.type == "agent_waiting" and event.agent is not None:
-            following = (
-                attempt.started_at
-                for attempt in history.attempts
-                if attempt.agent == event.agent and attempt.started_at > event.at
-            )
-            ended = min(following, default=history.run.finished_at or history.now)
-            found.setdefault(event.agent, []).append((event.at, ended))
+            following = starts.get(event.name or event.agent, [])
+            place = bisect_right(following, event.at)
+            now = history.run.finished_at or history.now
+            ended = following[place] if place < len(following) else now
+            found[event.agent].append((event.at, ended))
     return found
+
+
+def _between(history: RunHistory) -> dict[str, list[Interval]]:
+    """Return the periods between two attempts of the same agent run."""
+    by_run: dict[str, list[Attempt]] = defaultdict(list)
+    for attempt in history.attempts:
+        by_run[attempt.name].append(attempt)
+    return _by_agent(
+        (after.agent, (before.finished_at, after.started_at))
+        for attempts in by_run.values()
+        for before, after in pairwise(attempts)
+        if before.finished_at is not None and before.finished_at < after.started_at
+    )
 
 
 def _busy(history: RunHistory) -> dict[str, list[Interval]]:
@@ -229,13 +275,13 @@ def _busy(history: RunHistory) -> dict[str, list[Interval]]:
         for standing in history.standing
         if standing.calling_since is not None
     )
-    working = {
-        agent.name
-        for agent in history.run.agents
-        if agent.provider in WORKING_QUEUES or agent.sub_run_id is not None
-    }
-    tries = {name: times for name, times in _tries(history).items() if name in working}
-    return _by_agent(chain(calls, tools, under_way)) | tries
+    now = history.run.finished_at or history.now
+    working = (
+        (attempt.agent, (attempt.started_at, attempt.finished_at or now))
+        for attempt in history.attempts
+        if attempt.provider in WORKING_QUEUES and not attempt.is_container
+    )
+    return _by_agent(chain(calls, tools, under_way, working))
 
 
 def _by_agent(found: Iterable[tuple[str, Interval]]) -> dict[str, list[Interval]]:
@@ -252,15 +298,20 @@ def _spans(
     busy: Iterable[Interval],
     tries: Sequence[Interval],
     lost: Iterable[Interval],
-    away: Iterable[Interval],
+    waits: Iterable[Interval],
+    between: Iterable[Interval] | None,
 ) -> tuple[Span, ...]:
-    """Divide the time of an agent into phases without gaps; the first fitting phase counts."""
+    """Divide the time of an agent into phases without gaps; the first fitting phase counts.
+
+    Without ``between``, all time after the first attempt is between attempts, or in an attempt.
+    """
     phases = [
         (phase, _union(intervals, start, end))
         for phase, intervals in (
             (Phase.CALLING, busy),
             (Phase.LOST, lost),
-            (Phase.HELD, [*tries, *away]),
+            (Phase.HELD, [*tries, *waits]),
+            (Phase.AWAY, between or ()),
         )
     ]
     edges = {edge for _, found in phases for interval in found for edge in interval}
@@ -268,7 +319,7 @@ def _spans(
     otherwise = Phase.QUEUED
     for left, right in pairwise(sorted({start, end, *edges})):
         phase = next((phase for phase, found in phases if _within(found, left, right)), otherwise)
-        if phase is not Phase.QUEUED:
+        if phase is not Phase.QUEUED and between is None:
             otherwise = Phase.AWAY
         if spans and spans[-1].phase is phase:
             spans[-1] = Span(phase=phase, start=spans[-1].start, end=right)
@@ -277,8 +328,10 @@ def _spans(
     return tuple(spans)
 
 
-def _within(intervals: Iterable[Interval], left: datetime, right: datetime) -> bool:
-    return any(first <= left and right <= last for first, last in intervals)
+def _within(intervals: Sequence[Interval], left: datetime, right: datetime) -> bool:
+    """Return whether one of several disjoint intervals, in order, contains a period."""
+    place = bisect_right(intervals, left, key=lambda interval: interval[0])
+    return place > 0 and right <= intervals[place - 1][1]
 
 
 def _union(intervals: Iterable[Interval], start: datetime, end: datetime) -> list[Interval]:

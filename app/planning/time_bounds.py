@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from app.domain.policies import RateLimitConfig
 from app.domain.providers import BUILT_IN, Provider, protocol_of
-from app.planning.forecast import AgentForecast, ExpectedCall, Forecast
+from app.planning.figures import AgentForecast, ExpectedCall, Forecast
 from app.rate_limits.base import LimitRequest
 from app.rate_limits.charges import charged_amounts
 from app.rate_limits.tiers import MINUTE_S, BucketSpec, Tier, spec_of

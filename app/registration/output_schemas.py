@@ -1,4 +1,4 @@
-"""Checks the JSON Schemas of outputs at registration, and applies the schemas to outputs.
+"""Checks JSON Schemas at registration, and applies them to outputs and to inputs of runs.
 
 Patterns are matched in linear time. No schema is ever fetched, because a ``$ref`` must refer to
 a part of its own schema. A schema from outside can still need much time, so its cost is estimated
@@ -8,13 +8,14 @@ the sandbox applies the schema, in which time and memory are limited.
 
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import jsonschema_rs
 
 from app.domain.json_text import read_json, write_json
 from app.domain.json_values import is_small
-from app.domain.suggestions import shortened
+from app.domain.suggestions import did_you_mean, shortened
 from app.errors import OutputInvalid, WorkflowError
 from app.registration.schema_cost import cost_of
 from app.sandbox.processes import Sandbox, SandboxLimit
@@ -30,6 +31,8 @@ MAX_PATTERNS = 200_000
 #: most this work, the process itself applies the schema.
 INLINE_WEIGHT = 10_000
 INLINE_WORK = 2_000_000
+#: Largest number of problems that are found in one value.
+MAX_PROBLEMS = 20
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
@@ -58,7 +61,7 @@ def check_schema(schema: Mapping[str, Any]) -> None:
 
 
 class OutputSchemas:
-    """Applies schemas to outputs.
+    """Applies schemas to outputs, and to inputs of runs.
 
     Args:
         sandbox: Applies a schema if the schema or the output is large.
@@ -90,27 +93,59 @@ class OutputSchemas:
             OutputInvalid: If the check exceeds a limit.
         """
         document = write_json(schema, sort_keys=True)
-        weight = _weight(document)
-        if weight <= INLINE_WEIGHT and is_small(value, int(INLINE_WORK / weight)):
+        if _is_cheap(document, value):
             found = first_problem(_validator(document), value)
         else:
-            found = await self._apart(value, schema, turn)
+            found = await self._apart(value, schema, turn, name)
         return None if found is None else f"{_path(name, found[0])}: {found[1]}"
 
+    async def find_problems(
+        self, value: Any, schema: Mapping[str, Any], name: str, turn: Turn
+    ) -> list[tuple[str, str]]:
+        """Find the places where a value does not fit a schema; see ``find_problem``.
+
+        Returns:
+            The path and the problem of each place, such as ``("input.mails[3]", "'body' is a
+            required property; did you mean 'boddy'?")``. There are at most ``MAX_PROBLEMS``. If the
+            sandbox applies the schema, there is at most one.
+        """
+        document = write_json(schema, sort_keys=True)
+        if not _is_cheap(document, value):
+            found = await self._apart(value, schema, turn, name)
+            return [] if found is None else [(_path(name, found[0]), found[1])]
+        errors = _validator(document).iter_errors(value)
+        return [
+            (_path(name, error.instance_path), shown(error.message) + _hint(error))
+            for error in islice(errors, MAX_PROBLEMS)
+        ]
+
     async def _apart(
-        self, value: Any, schema: Mapping[str, Any], turn: Turn
+        self, value: Any, schema: Mapping[str, Any], turn: Turn, name: str
     ) -> tuple[list[str | int], str] | None:
         task = {"schema": schema, "value": value}
         try:
             kind, found = await self._sandbox.run("schema", task, turn)
         except SandboxLimit as error:
             raise OutputInvalid(
-                f"the check of the output against output_schema {error}: simplify the schema, or "
-                "ask for a shorter output"
+                f"the check of the {name} against {name}_schema {error}: simplify the schema, or "
+                f"{'give' if name == 'input' else 'ask for'} a shorter {name}"
             ) from error
         if kind == "ERROR":
-            raise OutputInvalid(f"output_schema cannot be applied: {found}")
+            raise OutputInvalid(f"{name}_schema cannot be applied: {found}")
         return None if found is None else (found[0], found[1])
+
+
+def _is_cheap(document: bytes, value: Any) -> bool:
+    """Whether this process itself may apply a schema to a value."""
+    weight = _weight(document)
+    return weight <= INLINE_WEIGHT and is_small(value, int(INLINE_WORK / weight))
+
+
+def _hint(error: jsonschema_rs.ValidationError) -> str:
+    """Return the nearest key of the value, if a required key is missing."""
+    missing = getattr(error.kind, "property", None)
+    value = error.instance
+    return did_you_mean(str(missing), value) if missing and isinstance(value, dict) else ""
 
 
 @lru_cache(maxsize=256)

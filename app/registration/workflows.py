@@ -4,10 +4,16 @@ Two libraries check the conditions and the schemas. When the workflow runs, the 
 evaluate its conditions and apply its schemas.
 """
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
 from app.conditions.program import compiled
-from app.domain.agent import schema_of
+from app.domain.agent import Agent, schema_of
 from app.domain.kinds import LLM
+from app.domain.mistakes import Mistake, inside, mistakes_of, refuse_all
 from app.domain.plain_text import find_name_problem
+from app.domain.sub_workflow import embedded
 from app.domain.workflow import Workflow
 from app.errors import WorkflowError
 from app.registration.output_schemas import check_schema
@@ -20,24 +26,69 @@ def check_workflow(workflow: Workflow) -> None:
         WorkflowError: If a name, a condition or a schema is not valid. The message names the agent,
             and the error has the path of the field.
     """
-    _check_name(workflow.name, "the workflow's name", "name")
+    checks: list[Callable[[], None]] = [
+        partial(_check_name, workflow.name, "the workflow's name", "name")
+    ]
     for index, agent in enumerate(workflow.agents):
-        _check_name(agent.module, f"agent {agent.name!r}: module", f"agents[{index}].module")
-        for place, option in enumerate(agent.options() if agent.kind == LLM else ()):
-            models = f"fallbacks[{place - 1}]" if place else "llm_config"
-            what = f"agent {agent.name!r}: {models}.model"
-            _check_name(option.model, what, f"agents[{index}].{models}.model")
-        field = "condition"
-        try:
-            if condition := workflow.data_flow.condition(agent):
-                compiled(condition)
-            field = "output_schema"
-            if agent.output_schema is not None:
-                check_schema(schema_of(agent.output_schema))
-        except WorkflowError as error:
-            raise WorkflowError(
-                f"agent {agent.name!r}: {field} {error}", field=f"agents[{index}].{field}"
-            ) from error
+        place = f"agents[{index}]"
+        what = f"agent {agent.name!r}: module"
+        checks += [
+            partial(_check_name, agent.module, what, f"{place}.module"),
+            *_model_names(agent, place),
+            partial(_check_condition, workflow, agent, place),
+            partial(
+                _check_schema,
+                agent.output_schema,
+                f"agent {agent.name!r}: ",
+                f"{place}.output_schema",
+            ),
+        ]
+    checks.append(partial(_check_schema, workflow.input_schema, "", "input_schema"))
+    refuse_all(checks)
+
+
+def _model_names(agent: Agent, place: str) -> Iterator[Callable[[], None]]:
+    for number, option in enumerate(agent.options() if agent.kind == LLM else ()):
+        models = f"fallbacks[{number - 1}]" if number else "llm_config"
+        what = f"agent {agent.name!r}: {models}.model"
+        yield partial(_check_name, option.model, what, f"{place}.{models}.model")
+
+
+def mistakes_everywhere(
+    workflow: Workflow, checks: Sequence[Callable[[Workflow], object]]
+) -> Iterator[Mistake]:
+    """Run checks on a workflow and on each of its sub-workflows, and yield all mistakes.
+
+    Args:
+        workflow: The outer workflow.
+        checks: Functions that raise the mistakes of one workflow.
+    """
+    for check in checks:
+        yield from mistakes_of(partial(check, workflow))
+    for index, agent in enumerate(workflow.agents):
+        if (inner := embedded(agent)) is not None:
+            found = mistakes_everywhere(inner, checks)
+            yield from inside(found, agent.name, f"agents[{index}].config.workflow")
+
+
+def _check_condition(workflow: Workflow, agent: Agent, place: str) -> None:
+    try:
+        if condition := workflow.data_flow.condition(agent):
+            compiled(condition)
+    except WorkflowError as error:
+        raise WorkflowError(
+            f"agent {agent.name!r}: condition {error}", field=f"{place}.condition"
+        ) from error
+
+
+def _check_schema(schema: Any, whose: str, field: str) -> None:
+    if schema is None:
+        return
+    try:
+        check_schema(schema_of(schema))
+    except WorkflowError as error:
+        name = field.rpartition(".")[2]
+        raise WorkflowError(f"{whose}{name} {error}", field=field) from error
 
 
 def _check_name(name: str, what: str, field: str) -> None:

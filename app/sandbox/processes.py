@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.domain.json_text import read_json, write_json
+from app.errors import InvalidJson
 from app.sandbox import program
 from app.sandbox.turns import Turn, Turns
 
@@ -100,6 +101,8 @@ class Sandbox:
         except asyncio.CancelledError:
             process.stop()
             raise
+        except (OSError, ValueError) as error:  # no process can be started, or its pipes are closed
+            raise SandboxLimit(f"cannot be evaluated by another process: {error}") from error
         if found is None:
             most = (
                 f"{program.CPU_S[task]} s of CPU time" if task in program.CPU_S else f"{wall_s:g} s"
@@ -157,6 +160,17 @@ class _Pool:
         return None
 
 
+def _read(answer: bytes) -> tuple[str, Any]:
+    """Read an answer; its texts are those of libraries, which may quote odd values of users."""
+    try:
+        match read_json(answer):
+            case [str(kind), value]:
+                return kind, value
+    except InvalidJson:
+        pass
+    raise SandboxLimit("has an answer that cannot be read")
+
+
 class _Process:
     """One sandbox process."""
 
@@ -167,7 +181,7 @@ class _Process:
         self.is_open = True
         self._lock = threading.Lock()
 
-    def work(self, document: bytes, wall_s: float, max_answer_bytes: int) -> Any:
+    def work(self, document: bytes, wall_s: float, max_answer_bytes: int) -> tuple[str, Any] | None:
         """Return the answer to a document; None if the process exceeded a limit.
 
         This method blocks. If the process cannot take another task, the process has ended and is
@@ -176,8 +190,9 @@ class _Process:
         has_answered = False
         try:
             answer = self._answer(document, wall_s, max_answer_bytes)
-            has_answered = answer is not None
-            return None if answer is None else read_json(answer)
+            found = None if answer is None else _read(answer)
+            has_answered = found is not None
+            return found
         finally:
             if not has_answered or not self.is_open:
                 self.end()
@@ -219,7 +234,7 @@ class _Process:
                 process.stdin.write(document)
                 process.stdin.flush()
             header = process.stdout.read(program.HEADER.size)
-            if not header:
+            if len(header) < program.HEADER.size:
                 return None
             length, ends = program.HEADER.unpack(header)
             with self._lock:

@@ -173,13 +173,14 @@ def _answer(document: bytes) -> bytes:
         name, given = json.loads(document)
         # The timer counts the CPU time of this task. At its end, the system ends the process.
         signal.setitimer(signal.ITIMER_PROF, CPU_S.get(name, 0))
-        answer = TASKS[name](given)
+        answer = json.dumps(TASKS[name](given), ensure_ascii=False, allow_nan=False)
     except MemoryError:
-        answer = ["MEMORY", None]
-    except (RuntimeError, ValueError, OverflowError, ImportError) as error:
-        answer = ["ERROR", shown(error) or type(error).__name__]
+        answer = json.dumps(["MEMORY", None])
+    except Exception as error:  # noqa: BLE001  the errors of libraries have undocumented classes
+        answer = json.dumps(["ERROR", shown(error) or type(error).__name__], ensure_ascii=False)
     signal.setitimer(signal.ITIMER_PROF, 0)
-    return json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")
+    # A page may contain half a surrogate pair, for example.
+    return answer.encode("utf-8", "replace")
 
 
 if __name__ == "__main__":

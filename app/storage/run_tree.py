@@ -1,4 +1,4 @@
-"""Finds and locks runs together with the runs of their sub-workflows."""
+"""Finds, reads and locks runs together with the runs of their sub-workflows."""
 
 # ruff: noqa: S608 - every part of these statements is a constant of this file
 
@@ -23,6 +23,21 @@ LOCK_DESCENDANTS: TextClause = text(f"""
 RUN_TREE_IDS: TextClause = text("""
     SELECT id FROM runs
     WHERE ancestors <> '{}' AND ancestors @> ARRAY[CAST(:run_id AS uuid)]
+""")
+# Outer runs come before their inner runs. ``agent`` is the agent run that the inner run will end,
+# with its place: ``agent_level``, ``position`` and ``item_index``.
+READ_RUN_TREE: TextClause = text("""
+    SELECT r.id, r.status, r.level, r.parent_agent_run_id, r.ancestors, w.name AS workflow,
+        p.name AS agent, p.level AS agent_level, p.position, p.item_index
+    FROM (
+        SELECT * FROM runs WHERE id = CAST(:run_id AS uuid)
+        UNION ALL
+        SELECT * FROM runs
+        WHERE ancestors <> '{}' AND ancestors @> ARRAY[CAST(:run_id AS uuid)]
+    ) r
+    JOIN workflows w ON w.id = r.workflow_id
+    LEFT JOIN agent_runs p ON p.id = r.parent_agent_run_id
+    ORDER BY cardinality(r.ancestors), r.id
 """)
 
 
@@ -49,3 +64,8 @@ async def lock_run_tree(connection: AsyncConnection, run_ids: Sequence[UUID]) ->
 async def run_tree_ids(connection: AsyncConnection, run_id: UUID) -> list[UUID]:
     """Return the ids of a run and of the runs of its sub-workflows, at any depth."""
     return [run_id, *await connection.scalars(RUN_TREE_IDS, {"run_id": run_id})]
+
+
+async def read_run_tree(connection: AsyncConnection, run_id: UUID) -> Sequence[Row[Any]]:
+    """Read a run and the runs of its sub-workflows, at any depth; outer runs come first."""
+    return (await connection.execute(READ_RUN_TREE, {"run_id": run_id})).all()

@@ -137,6 +137,8 @@ class Run(Table):
             postgresql_using="gin",
             postgresql_where="ancestors <> '{}'",
         ),
+        # The inner runs of an outermost run, for the views of whole runs.
+        Index("ix_runs_outermost", text("(ancestors[1])"), postgresql_where="ancestors <> '{}'"),
         Index("uq_runs_key", "key", unique=True, postgresql_where="key IS NOT NULL"),
         Index("ix_runs_rerun_of", "rerun_of", postgresql_where="rerun_of IS NOT NULL"),
         Index("ix_runs_prunable", "finished_at", postgresql_where="pruned_at IS NULL"),
@@ -635,3 +637,14 @@ class ClusterKey(Table):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[bytes]
+
+
+class WorkerLoad(Table):
+    """The names of the tools, functions and kinds that a worker loads, with its queues."""
+
+    __tablename__ = "worker_loads"
+
+    worker: Mapped[str] = mapped_column(primary_key=True)
+    node: Mapped[str]
+    loaded: Mapped[dict[str, Any]]
+    seen_at: Mapped[datetime]

@@ -153,12 +153,22 @@ class ClusterMetric:
 
 RUNS = ClusterMetric(
     name="agentchord_runs",
-    help="Runs by state; ended runs count until they are deleted",
+    help="Runs by state, without runs of sub-workflows; ended runs count until they are deleted",
+    labels=("status",),
+)
+INNER_RUNS = ClusterMetric(
+    name="agentchord_inner_runs",
+    help="Runs of sub-workflows by state; ended runs count until they are deleted",
     labels=("status",),
 )
 RUNS_ENDED = ClusterMetric(
     name="agentchord_runs_ended_last_hour",
-    help="Runs that ended in the last 60 minutes, by state",
+    help="Runs that ended in the last 60 minutes, by state, without runs of sub-workflows",
+    labels=("status",),
+)
+INNER_RUNS_ENDED = ClusterMetric(
+    name="agentchord_inner_runs_ended_last_hour",
+    help="Runs of sub-workflows that ended in the last 60 minutes, by state",
     labels=("status",),
 )
 AGENTS = ClusterMetric(
@@ -213,7 +223,8 @@ BUDGET_HELD = ClusterMetric(
 )
 RUN_BUDGET_USED = ClusterMetric(
     name="agentchord_run_budget_used_ratio",
-    help="Largest spent share of a run's budget, among the runs that have not ended",
+    help="Largest spent share of a run's budget, among the runs that have not ended; the runs of "
+    "sub-workflows count with their own budgets, too",
 )
 LEDGER_COST = ClusterMetric(
     name="agentchord_ledger_cost_usd_total",

@@ -1,5 +1,6 @@
 """The tools of this process: built-in tools, and tools of the modules in the configuration."""
 
+import contextlib
 import importlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
@@ -8,7 +9,7 @@ from typing import Any
 from app.concurrency.user_code import UserCodeFailed, call
 from app.domain.server_tools import OPTIONS, SERVER
 from app.domain.suggestions import did_you_mean, listed
-from app.errors import ConfigurationError, ToolError
+from app.errors import ConfigurationError, ToolError, WorkflowError
 from app.tools.exports import exports_of
 from app.tools.tool import Tool
 
@@ -45,6 +46,11 @@ class ToolRegistry:
             ConfigurationError: If a module cannot be imported, or two tools share a name.
         """
         self._tools  # noqa: B018 the first access loads the modules
+
+    def names(self) -> list[str]:
+        """Return the references by which agents can name the tools of this process."""
+        builtin = [name for name, tool in self._builtin.items() if isinstance(tool, Tool)]
+        return list(dict.fromkeys([*self._tools, *builtin]))
 
     def resolve(self, reference: str | Mapping[str, Any]) -> Tool:
         """Return the tool of a reference.
@@ -101,10 +107,19 @@ class ToolRegistry:
 
 def _tools_of(module: str) -> list[Tool]:
     try:
-        found = call(partial(importlib.import_module, module))
+        return call(partial(_offered, module))
     except UserCodeFailed as error:
         raise ConfigurationError(
             f"imports: module {module!r} cannot be imported ({error}): "
             "check that its folder is on PYTHONPATH"
         ) from error.error
-    return [value for value in exports_of(found).values() if isinstance(value, Tool)]
+
+
+def _offered(module: str) -> list[Tool]:
+    offered = exports_of(importlib.import_module(module))
+    tools = [value for value in offered.values() if isinstance(value, Tool)]
+    for tool in tools:
+        # The types of a user may compute their schemas, so this is not left to an event loop.
+        with contextlib.suppress(WorkflowError):  # told when an agent uses the tool
+            tool.parameters  # noqa: B018
+    return tools

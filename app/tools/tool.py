@@ -4,15 +4,22 @@ import asyncio
 import functools
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, overload
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from app.concurrency.user_code import TookTooLong, UserCodeFailed, call, run_in_thread, within
+from app.concurrency.user_code import (
+    TookTooLong,
+    UserCodeFailed,
+    result_of,
+    run_in_thread,
+    within,
+)
 from app.domain.bounds import YEAR_S, Bounds, find_problem
 from app.domain.json_text import read_json, write_json
+from app.domain.json_values import is_plain
 from app.domain.suggestions import shortened
 from app.errors import InvalidJson, ToolError, WorkflowError
 from app.tools.schema import (
@@ -170,16 +177,16 @@ class Tool:
         """
         limit = self.max_output_bytes or max_output_bytes
         try:
-            # Pydantic alone would also accept NaN, and would read 1e400 as infinity.
-            read = write_json(read_json(arguments or "{}", "arguments"))
+            self._arguments  # noqa: B018  the first access takes longer than the reading
             # The types of the parameters may have validators of their own.
-            given = call(lambda: given_arguments(self._arguments.model_validate_json(read)))
-        except InvalidJson as error:
-            return ToolOutput(f"{self.name} was not run: {error}", is_error=True)
+            reading = self._result_of(functools.partial(self._read, arguments))
+            given = await within(reading, timeout_s=self.timeout_s)
+        except TookTooLong:
+            return self._late()
         except UserCodeFailed as failure:
-            cause = failure.error
-            problem = _problems(cause) if isinstance(cause, ValidationError) else str(failure)
-            return ToolOutput(f"{self.name} was not run: {problem}", is_error=True)
+            return ToolOutput(f"{self.name} was not run: {failure}", is_error=True)
+        if isinstance(given, str):
+            return ToolOutput(f"{self.name} was not run: {given}", is_error=True)
         for failed in range(self.retries):
             output = await self._try(given, limit)
             if not output.is_error:
@@ -193,24 +200,50 @@ class Tool:
 
     async def _try(self, given: Mapping[str, Any], limit: int) -> ToolOutput:
         try:
-            text = await within(functools.partial(self._run, given), timeout_s=self.timeout_s)
+            text = await within(self._run(given), timeout_s=self.timeout_s)
         except TookTooLong:
-            return ToolOutput(f"{self.name} took longer than {self.timeout_s:g} s", is_error=True)
+            return self._late()
         except UserCodeFailed as failed:
-            if isinstance(failed.error, ToolError):
-                raise failed.error from None
+            if isinstance(failed.agent_error, ToolError):
+                raise failed.agent_error from None
             return ToolOutput(cut(f"{self.name} failed: {failed}", limit), is_error=True)
         return ToolOutput(cut(text, limit), is_error=False)
 
-    async def _run(self, given: Mapping[str, Any]) -> str:
-        if inspect.iscoroutinefunction(self.function):
-            return _as_text(await self.function(**given))
-        result = await run_in_thread(functools.partial(self._work, given))
-        return result if isinstance(result, str) else _as_text(await result)
+    def _late(self) -> ToolOutput:
+        return ToolOutput(f"{self.name} took longer than {self.timeout_s:g} s", is_error=True)
 
-    def _work(self, given: Mapping[str, Any]) -> str | Awaitable[Any]:
-        result = self.function(**given)
-        return result if inspect.isawaitable(result) else _as_text(result)
+    def _read(self, arguments: str) -> dict[str, Any] | str:
+        """Return the arguments of the function, or the reason why the function cannot take them."""
+        try:
+            # Pydantic alone would also accept NaN, and would read 1e400 as infinity.
+            read = write_json(read_json(arguments or "{}", "arguments"))
+            return given_arguments(self._arguments.model_validate_json(read))
+        except InvalidJson as error:
+            return str(error)
+        except ValidationError as error:
+            return _problems(error)
+
+    async def _run(self, given: Mapping[str, Any]) -> str:
+        result = await self._result_of(functools.partial(self.function, **given))
+        write = functools.partial(_as_text, result)
+        # A method of a user may write the result.
+        text: str = write() if is_plain(result) else await self._result_of(write)
+        return text
+
+    async def _result_of(self, function: Callable[[], Any]) -> Any:
+        return await result_of(function)
+
+
+class BuiltinTool(Tool):
+    """A tool of AgentChord, which runs on the loop of its caller and uses the objects there."""
+
+    async def _result_of(self, function: Callable[[], Any]) -> Any:
+        try:
+            if inspect.iscoroutinefunction(function):
+                return await function()
+            return await run_in_thread(function)
+        except Exception as error:
+            raise UserCodeFailed(error) from error
 
 
 @overload
@@ -279,7 +312,8 @@ def cut(text: str, max_bytes: int) -> str:
 
 
 def _as_text(result: Any) -> str:
-    return result if isinstance(result, str) else to_json(result).decode()
+    # A text of a subclass becomes a plain text.
+    return str.__str__(result) if isinstance(result, str) else to_json(result).decode()
 
 
 def _problems(error: ValidationError) -> str:

@@ -72,6 +72,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "config": _OBJECT,
     "llm_config": _OBJECT,
     "output_schema": _OBJECT,
+    "input_schema": _OBJECT,
     "input_mapping": _TEXTS,
     "output_mapping": _TEXTS,
     "attachments": {"type": "array", "items": {"anyOf": [_TEXT, _ATTACHMENT]}},

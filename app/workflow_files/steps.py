@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.documents.files import Place
 from app.domain.kinds import LLM
 
 #: Keys of a step -> fields of an agent.
 FIELD_OF = {"agent_type": "kind", "depends_on": "dependencies"}
-#: Fields of an agent -> keys of a step. Each field and each key begins with a dot, because a key
-#: replaces its field in a path.
-_WORD_OF = {f".{field}": f".{word}" for word, field in FIELD_OF.items()}
+#: Fields of an agent -> keys of a step.
+_WORD_OF = {field: word for word, field in FIELD_OF.items()}
 
 
 def step_keys(agent_keys: list[str]) -> list[str]:
@@ -35,9 +35,40 @@ def agent_of_step(step: Mapping[str, Any]) -> dict[str, Any]:
     return agent
 
 
-def step_place(field: str) -> str:
-    """Translate the path of an agent's field, such as ``agents[1].kind``, to the step's path."""
-    path = field.replace("agents[", "steps[", 1) if field.startswith("agents") else field
-    for name, word in _WORD_OF.items():
-        path = path.replace(name, word, 1)
-    return "steps" if path == "agents" else path
+def step_place(document: Any, place: Place) -> Place:
+    """Translate a place in a workflow, such as ``agents[1].kind``, to the place in its file.
+
+    Args:
+        document: The content of the file, in which each workflow has agents or steps.
+        place: The place in the workflow.
+    """
+    found: list[str | int] = []
+    value = document
+    for key in place:
+        words: tuple[str | int, ...] = (key,)
+        if key == "agents" and isinstance(value, Mapping) and "steps" in value:
+            words = ("steps",)
+        elif found[-2:-1] == ["steps"]:
+            words = _words_of(str(key), value)
+        found += words
+        for word in words:
+            value = _inside(value, word)
+    return tuple(found)
+
+
+def _words_of(field: str, step: Any) -> tuple[str | int, ...]:
+    """Return the keys under which a step has a field of its agent."""
+    config = step.get("config") if isinstance(step, Mapping) else None
+    if isinstance(config, Mapping) and field not in step:
+        if field == "llm_config":
+            return ("config",)
+        if field in config and field == "prompt_template":
+            return ("config", field)
+    return (_WORD_OF.get(field, field),)
+
+
+def _inside(value: Any, key: str | int) -> Any:
+    try:
+        return value[key]
+    except (KeyError, IndexError, TypeError):
+        return None

@@ -1,5 +1,6 @@
 """The command as users call it: a process with arguments, output and an exit code."""
 
+import csv
 import json
 import os
 import signal
@@ -175,7 +176,7 @@ def test_tables_are_plain_in_a_pipe_and_cut_nothing(stack: Stack, workflow_file:
 
     listed = cli(stack, "runs")
     shown = cli(stack, "status", run_id)
-    csv = cli(stack, "costs", run_id, "--by", "model", "--csv")
+    cells = cli(stack, "costs", run_id, "--by", "model", "--csv")
 
     header, first, *_ = listed.stdout.splitlines()
     assert header.split() == "run workflow status level created (UTC) took cost error".split()
@@ -183,9 +184,9 @@ def test_tables_are_plain_in_a_pipe_and_cut_nothing(stack: Stack, workflow_file:
     assert f"run       {run_id}\n" in shown.stdout
     assert "status    completed\n" in shown.stdout
     assert "\x1b" not in listed.stdout + shown.stdout
-    lines = csv.stdout.splitlines()
-    assert lines[0].startswith("model,calls,input_tokens,cached_tokens,output_tokens,cost_usd")
-    assert {line.split(",")[0] for line in lines[1:]} == {
+    heading, *rows = csv.reader(cells.stdout.splitlines())
+    assert heading[:6] == "model calls input_tokens cached_tokens output_tokens cost_usd".split()
+    assert {row[0] for row in rows} == {
         "openai/gpt-4o-mini",
         "anthropic/claude-haiku-4-5",
     }

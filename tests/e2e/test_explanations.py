@@ -1,9 +1,7 @@
 """`logs`, `watch`, `report` and `explain` on runs that wait, fail and continue."""
 
 import contextlib
-import io
 import json
-import logging
 import os
 import pty
 import re
@@ -16,7 +14,8 @@ from typing import Any
 import pytest
 
 from app import Agent, Run, Workflow, enqueue
-from app.cli import application
+from tests.support.commands import execute
+from tests.support.commands import printed as cli
 from tests.support.ledgers import assert_ledgers_agree
 from tests.support.stack import CONFIGURATION, ROOT, Stack, client_of, run_stack
 from tests.support.waiting import wait_until
@@ -27,23 +26,6 @@ FRAGILE = (
     + "retry: {strategy: constant_delay, base_delay: 0.05, jitter: false}\n"
 )
 SLOW = "[[sim:latency=60]]"
-
-
-def execute(*words: str) -> tuple[int, str, str]:
-    """A command in this process, which is a client of the stack: exit code, output, errors."""
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    out, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-        code = application.execute(words)
-    root.handlers, root.level = handlers, level
-    return code, out.getvalue(), errors.getvalue()
-
-
-def cli(*words: str) -> str:
-    code, out, errors = execute(*words)
-    assert code == 0, errors
-    return out
 
 
 def llm(name: str, prompt: str = "go", *needs: str, **fields: Any) -> Agent:
@@ -115,6 +97,26 @@ def test_a_used_up_rate_limit_is_named(stack: Stack) -> None:
     assert text.startswith(f"waits for the rate limit openai/{model}: 1 of 1 concurrent requests")
 
 
+def test_what_the_agents_of_a_sub_workflow_do_and_wait_for_is_told(stack: Stack) -> None:
+    inner = Workflow(name="inner", agents=[llm("read", SLOW), llm("judge", "go", "read")])
+    check = Agent(
+        name="check", kind="workflow", config={"workflow": inner}, for_each="input.things"
+    )
+
+    with going(check) as run:
+        found = explained(run, lambda told: "calling" in told.get("check[2]/read", {}))
+        text = cli("explain", run.id)
+        one = cli("explain", run.id, "check[1]/judge")
+        element = reasons(run, "check[1]")
+
+    assert found["check[0]/judge"] == {"dependency": "waits for its dependencies: read"}
+    assert found["check"]["items"] == "works on its items: 0 of 3 have ended"
+    assert "- check[0-2]/judge wait for its dependencies: read" in text
+    assert f"agent check[1]/judge of run {run.id} is pending" in one
+    assert "- check[1]/judge waits for its dependencies: read" in one
+    assert element.keys() == {"check[1]", "check[1]/read", "check[1]/judge"}
+
+
 def test_a_hold_that_waits_for_money_names_the_budget(stack: Stack) -> None:
     agents = [llm(f"a{n}", SLOW, max_tokens=1000) for n in range(3)]
 
@@ -157,6 +159,8 @@ def test_what_has_ended_is_explained(stack: Stack, finished: Run) -> None:
     assert "critical path" in told["the run"]["slow"]
     assert reasons(finished, "shaky").keys() == {"shaky"}
     assert f"run {finished.id} (explained) is " in cli("explain", finished.id)
+    assert reasons(finished, "many[1]").keys() == {"many[1]"}
+    assert reasons(finished, "many[1]")["many[1]"]["expensive"].endswith(" in 1 call")
 
 
 def test_the_history_is_searched_by_level_agent_and_text(stack: Stack, finished: Run) -> None:
@@ -188,6 +192,12 @@ def test_an_agent_that_is_not_there_is_named(stack: Stack, finished: Run) -> Non
         assert code == 1
         assert "has no agent 'shakey'" in errors
         assert "shaky" in errors.partition("'shakey'")[2]
+    for path, hint in (("many[3]", "the list 'many' has 3 elements"), ("shaky/x", "")):
+        code, _, errors = execute("explain", finished.id, path)
+
+        assert code == 1
+        assert f"has no agent '{path}'" in errors
+        assert hint in errors
 
 
 def test_the_report_of_a_run_is_one_file(stack: Stack, finished: Run, tmp_path: Path) -> None:

@@ -315,3 +315,33 @@ def test_a_group_of_agents_runs_for_each_element(stack: Stack) -> None:
     assert handled[1] is None
     assert [handled[n]["refund"] is None for n in (0, 2)] == [False, True]
     assert run.outputs["report"] == "first kind of my money back: kind"
+
+
+def test_an_inner_run_whose_input_does_not_fit_its_schema_makes_no_call(stack: Stack) -> None:
+    inner = Workflow(
+        name="inner",
+        agents=[agent("note", "Note {item.total}.")],
+        input_schema={"properties": {"item": {"properties": {"total": {"type": "number"}}}}},
+    )
+    rows = '{"rows": [{"total": 1}, {"total": "much"}]}'
+    outer = Workflow(
+        name="outer",
+        agents=[
+            agent("list", echo(rows.replace("{", "{{").replace("}", "}}"))),
+            Agent(
+                name="notes",
+                kind="workflow",
+                config={"workflow": inner},
+                dependencies=["list"],
+                for_each="list.rows",
+            ),
+        ],
+    )
+
+    run = enqueue(outer, {})
+
+    assert run.wait(timeout=WAIT_S) == "partially_completed"
+    assert len(stack.simulator.ledger()) == 2
+    error = run.results["notes[1]"].error
+    assert error is not None
+    assert 'input.item.total: "much" is not of type "number"' in error

@@ -2,10 +2,15 @@
 
 import asyncio
 import io
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -19,6 +24,7 @@ from app.local_stack.supervisor import Program, Supervisor, inherited_environmen
 from tests.support.hostile_code import DEEDS, EXCEPTIONS
 from tests.support.stack import Stack, client_of, run_stack, search_path
 from tests.support.waiting import wait_until_async
+from workers.runtime import PROBES
 
 MODULE = "tests.support.hostile_code"
 ONE_RETRY = RetryPolicy(strategy=RetryStrategy.IMMEDIATE, max_retries=1)
@@ -35,7 +41,9 @@ imports: [{MODULE}, tests.support.agent_functions]
 on_failure: {MODULE}:on_failure
 engine: {{drain_grace_s: 3}}
 """
+AGENTS = "tests.support.agent_functions"
 WAIT_S = 60.0
+PARTS = ("background", "heartbeat", "loop", "blocked loop", "locked interpreter")
 PLACES = st.sampled_from([*FUNCTIONS, *KINDS])
 DONE_BY = st.sampled_from([*EXCEPTIONS, *DEEDS, "agent_error"])
 
@@ -52,7 +60,7 @@ def hostile_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "import threading\n"
         "class Kind:\n"
         "    def __init__(self):\n"
-        "        if threading.current_thread().name == 'agentchord':\n"
+        "        if threading.current_thread().name == 'tool':\n"
         "            raise KeyboardInterrupt\n"
         "    def validate(self, config): ...\n"
         "    def run(self, context): ...\n"
@@ -117,6 +125,60 @@ def test_any_exception_at_any_place_leaves_one_counted_record_and_a_worker_that_
         law()
 
 
+def timed_agent(name: str, **config: Any) -> Agent:
+    return Agent(
+        name=name,
+        kind="function",
+        config=config,
+        timeout=5,
+        retry_policy=RetryPolicy(strategy=RetryStrategy.IMMEDIATE, max_retries=0),
+    )
+
+
+def test_code_that_blocks_its_loop_or_a_validator_ends_at_its_deadline(
+    hostile_stack: Stack,
+) -> None:
+    blocking = Workflow(
+        name="blocking",
+        agents=[
+            timed_agent("loop", function=f"{MODULE}:block_loop"),
+            timed_agent(
+                "argument", function=f"{MODULE}:slow_argument", arguments={"seconds": 3600}
+            ),
+            # A run ends early once most of its agents have failed.
+            *(timed_agent(f"sync{number}", function=f"{AGENTS}:where") for number in range(4)),
+        ],
+    )
+    with served(hostile_stack):
+        run = enqueue(blocking)
+        assert run.wait(timeout=WAIT_S) == "partially_completed"
+        # The loop of the code is still blocked. Its calls move to a new loop.
+        assert enqueue(harmless()).wait(timeout=WAIT_S) == "completed"
+
+    rows = hostile_stack.sql(
+        "SELECT r.name, a.outcome, a.error_class, r.recoveries FROM agent_runs r"
+        " JOIN attempts a ON a.agent_run_id = r.id WHERE r.run_id = %s AND r.status = 'failed'"
+        " ORDER BY r.name",
+        run.id,
+    )
+    assert [tuple(row.values()) for row in rows] == [
+        ("argument", "failed", "AgentTimeout", 0),
+        ("loop", "failed", "AgentTimeout", 0),
+    ]
+
+
+def test_a_function_that_changes_its_inputs_changes_them_for_no_other_agent(
+    hostile_stack: Stack,
+) -> None:
+    config = {"function": f"{MODULE}:change", "arguments": {"others": [0]}}
+    agents = [Agent(name=f"a{number}", kind="function", config=config) for number in range(8)]
+    with served(hostile_stack):
+        run = enqueue(Workflow(name="changing", agents=agents), {"numbers": [0]})
+        assert run.wait(timeout=WAIT_S) == "completed"
+
+    assert run.outputs == {agent.name: {"before": [0]} for agent in agents}
+
+
 def check_attempts(stack: Stack, run: Run, attacks: list[tuple[str, str]]) -> None:
     rows = stack.sql(
         "SELECT r.name, r.status, r.retries, r.recoveries, a.outcome, a.error_class, a.error"
@@ -136,6 +198,48 @@ def check_attempts(stack: Stack, run: Run, attacks: list[tuple[str, str]]) -> No
     assert len(attempts) == len(attacks)
 
 
+HOSTILE_IMPORTS = {
+    "at_import": "raise SystemExit(0)",
+    "at_exports": "def __getattr__(name): raise SystemExit(0)",
+    "at_values": (
+        "class Odd:\n    @property\n    def __class__(self): raise GeneratorExit\nodd = Odd()\n"
+        "odd.__dict__['__module__'] = __name__"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_IMPORTS)
+def test_a_worker_refuses_a_hostile_module_by_name_and_ends_with_a_status(
+    hostile_stack: Stack, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / f"hostile_{name}.py").write_text(HOSTILE_IMPORTS[name], encoding="utf-8")
+    arguments = worker_arguments(("function",), threads=1, name=name)
+
+    log = tmp_path / "worker.log"
+    environment = inherited_environment(
+        **hostile_stack.environment
+        | {
+            "AGENTCHORD_IMPORTS": f"hostile_{name}",
+            "PYTHONPATH": f"{tmp_path}:{search_path()}",
+        }
+    )
+    with log.open("wb") as output:
+        status = subprocess.run(
+            [sys.executable, "-m", "celery", *arguments],
+            env=environment,
+            cwd=tmp_path,
+            stdout=output,
+            stderr=output,
+            timeout=3 * WAIT_S,
+            check=False,
+        ).returncode
+
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.startswith("agentchord worker: ")]
+    assert (status, len(lines)) == (1, 1), text[-5000:]
+    assert f"module 'hostile_{name}' cannot be imported" in lines[0]
+
+
 @pytest.mark.anyio
 async def test_a_worker_that_cannot_work_ends_with_a_status_and_is_replaced(
     hostile_stack: Stack, tmp_path: Path
@@ -146,14 +250,26 @@ async def test_a_worker_that_cannot_work_ends_with_a_status_and_is_replaced(
     )
     supervisor = Supervisor(
         [program],
-        environment=inherited_environment(**hostile_stack.environment),
+        environment=inherited_environment(
+            **hostile_stack.environment, HOSTILE_PROBE_S="0.5", HOSTILE_LOCKED_S="15"
+        ),
         output=Output(stream=io.BytesIO(), folder=tmp_path, say=said.append),
         grace_s=10.0,
     )
     config = {"function": f"{MODULE}:end_process"}
     deadly = Agent(name="a", kind="function", config=config)
     async with supervisor:
-        for part in ("background", "heartbeat", "loop"):
+        frozen = supervisor.pids["worker"]
+        before_all = await enqueue_async(harmless())
+        assert await before_all.wait_async(timeout=WAIT_S) == "completed"
+        os.kill(frozen, signal.SIGSTOP)
+        await asyncio.sleep(2 * PROBES * 0.5)  # longer than the watch of the loop waits
+        os.kill(frozen, signal.SIGCONT)
+        thawed = await enqueue_async(harmless())
+        assert await thawed.wait_async(timeout=WAIT_S) == "completed"
+        assert supervisor.pids["worker"] == frozen
+
+        for part in PARTS:
             before = supervisor.pids["worker"]
             run = await enqueue_async(Workflow(name="deadly", agents=[deadly]), {"part": part})
             await wait_until_async(
@@ -166,5 +282,10 @@ async def test_a_worker_that_cannot_work_ends_with_a_status_and_is_replaced(
         assert await after.wait_async(timeout=WAIT_S) == "completed"
 
     log = (tmp_path / "worker.log").read_text(encoding="utf-8", errors="replace")
-    assert [line.split(":")[0] for line in said] == ["worker ended with code 1"] * 3, log[-9000:]
-    assert log.count("worker_cannot_work") == 3
+    assert [line.split(":")[0] for line in said] == ["worker ended with code 1"] * len(PARTS), log[
+        -9000:
+    ]
+    # No thread can write a log line without the lock of the interpreter.
+    assert log.count("worker_cannot_work") == len(PARTS) - 1
+    assert log.count("in block_thread") >= 1
+    assert "Timeout (0:00:15)!" in log

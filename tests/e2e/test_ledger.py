@@ -124,8 +124,12 @@ def test_a_result_that_was_not_used_is_waste_beside_failed_and_unconfirmed_calls
     ]
 
 
-def test_a_run_is_priced_again_from_the_command_line(stack: Stack) -> None:
-    run = run_to_end(agent("reader", "gpt-4o-mini", "dear [[sim:output_tokens=100]]"))
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_a_run_is_priced_again_from_the_command_line(stack: Stack, is_inside: bool) -> None:
+    reader = agent("reader", "gpt-4o-mini", "dear [[sim:output_tokens=100]]")
+    inner = Workflow(name="inner", agents=[reader])
+    sub = Agent(name="sub", kind="workflow", config={"workflow": inner})
+    run = run_to_end(sub if is_inside else reader)
     before = run.cost
     dearer = json.dumps({"model_prices": {"gpt-4o-mini": [{"input": 0.3, "output": 1.2}]}})
 

@@ -32,7 +32,10 @@ def test_the_exporter_agrees_with_the_ledger_the_run_tables_and_the_provider(sta
         wait_until(lambda: summed(page_at(address), silent)[()] < 30, what="a watchdog has looked")
         samples = page_at(address)
 
-    by_state = stack.sql("SELECT status, count(*) AS runs FROM runs GROUP BY status")
+    by_state = stack.sql(
+        "SELECT status, count(*) AS runs FROM runs WHERE parent_agent_run_id IS NULL"
+        " GROUP BY status"
+    )
     assert summed(samples, "agentchord_runs", "status") == {
         **{(status.value,): 0 for status in WorkflowStatus},
         **{(row["status"],): row["runs"] for row in by_state},
@@ -64,6 +67,7 @@ def test_the_exporter_agrees_with_the_ledger_the_run_tables_and_the_provider(sta
     (ended,) = stack.sql(
         "SELECT count(*) AS runs FROM runs"
         " WHERE finished_at > now() - interval '1 hour' AND pruned_at IS NULL"
+        " AND parent_agent_run_id IS NULL"
     )
     assert summed(samples, "agentchord_runs_ended_last_hour") == {(): ended["runs"]}
     # Nothing runs any more.

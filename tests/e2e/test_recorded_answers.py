@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app import Agent, Workflow, enqueue
-from app.loop_thread import LoopThread
+from app.concurrency.loop_thread import LoopThread
 from tests.support.answers import Recorded, answering, corpus
 from tests.support.stack import ALL_QUEUES, Stack, client_of, run_stack
 

@@ -281,6 +281,23 @@ async def test_the_first_agent_that_a_worker_refuses_for_money_is_told(
     _judge_with_promtool(watched.history, {"AgentsRefusedForMoney"}, tmp_path)
 
 
+async def test_failed_runs_of_sub_workflows_are_no_failed_runs(
+    watched: Watched, tmp_path: Path
+) -> None:
+    await _runs_failing(watched)
+    # The runs are now the inner runs of one run, which goes on.
+    await watched.cluster.rows(
+        "UPDATE runs r SET parent_agent_run_id = a.id, ancestors = ARRAY[outermost.id]"
+        " FROM runs outermost, agent_runs a WHERE r.finished_at IS NOT NULL AND a.run_id = r.id"
+        " AND outermost.finished_at IS NULL RETURNING r.id"
+    )
+
+    await _watch_on(watched)
+
+    assert watched.history.firing(ALERTS) == set()
+    _judge_with_promtool(watched.history, set(), tmp_path)
+
+
 async def _watch_on(watched: Watched) -> None:
     page = await watched.read()
     minutes = range(BEFORE, BEFORE + AFTER + 1)

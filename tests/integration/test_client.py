@@ -12,7 +12,7 @@ from app.client.client import Client
 from app.domain.run_options import RunOptions
 from app.domain.status import WorkflowStatus
 from app.domain.workflow import Workflow
-from app.errors import UnknownRun, UnknownWorkflow, WaitTimeout, WorkflowError
+from app.errors import SeveralMistakes, UnknownRun, UnknownWorkflow, WaitTimeout, WorkflowError
 from tests.support.database_cluster import Cluster, agent, ending
 
 pytestmark = pytest.mark.anyio
@@ -71,6 +71,32 @@ async def test_a_hundred_callers_share_transactions(client: Client, cluster: Clu
     assert len(set(made)) == 100
     ((transactions,),) = await cluster.rows("SELECT count(DISTINCT xmin::text) FROM runs")
     assert transactions <= 3
+
+
+async def test_enqueue_names_the_mistakes_of_a_workflow_and_its_input_at_once_and_stores_nothing(
+    client: Client, cluster: Cluster
+) -> None:
+    judge = agent("judge", for_each="rows", prompt_template="{item.text}")
+    judge.llm_config = {"model": "gpt-4o-mini", "max_token": 5}
+    judge.output_schema = {"type": "object", "properties": {"verdict": {}}}
+    wrong = Workflow(
+        name="wrong", agents=[judge, agent("reader", "judge", prompt_template="{judge[0].x}")]
+    )
+
+    with pytest.raises(SeveralMistakes) as caught:
+        await client.runs.enqueue(wrong, {"rows": [{"text": "a"}, {}]})
+    fields = [mistake.field for mistake in caught.value.mistakes]
+    # Without a mistake in the input, the mistakes of the workflow are named as well.
+    with pytest.raises(SeveralMistakes) as of_workflow:
+        await client.runs.enqueue(wrong, {"rows": []})
+
+    assert fields == [
+        "agents[0].llm_config.max_token",
+        "agents[1].prompt_template",
+        "input.rows[1]",
+    ]
+    assert [mistake.field for mistake in of_workflow.value.mistakes] == fields[:2]
+    assert await cluster.rows("SELECT id FROM runs") == []
 
 
 @pytest.mark.parametrize("method", ["agents", "outputs", "context", "by_agent", "workflow"])

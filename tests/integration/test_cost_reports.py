@@ -17,6 +17,10 @@ VIEWS = {
     *(f"costs_by_{name}" for name in ("day", "workflow", "version", "module", "provider", "model")),
     *("costs_by_tenant", "costs_by_kind", "costs_by_agent", "costs_by_run", "costs_daily"),
     *("cost_lines", "cost_waste", "cost_cache_savings", "budget_burndown", "token_estimates"),
+    *("run_tree", "cost_lines_whole", "costs_by_run_whole", "costs_by_workflow_whole"),
+}
+WITHOUT_MEASURES = {
+    *("cost_waste", "cost_cache_savings", "budget_burndown", "token_estimates", "run_tree"),
 }
 MEASURES = [
     *("calls", "prompt_tokens", "cached_tokens", "cache_write_tokens", "output_tokens"),
@@ -125,10 +129,13 @@ async def test_the_views_and_their_columns_are_stable_and_documented(cluster: Cl
 
     assert columns.keys() == VIEWS
     assert [name for name in VIEWS if f"`{name}`" not in page or name not in queries] == []
-    for name in VIEWS - {"cost_waste", "cost_cache_savings", "budget_burndown", "token_estimates"}:
+    for name in VIEWS - WITHOUT_MEASURES:
         assert columns[name][-len(MEASURES) :] == MEASURES, name
     assert columns["costs_by_model"][:2] == ["provider", "model"]
-    assert columns["costs_by_run"][:4] == ["run_id", "tenant", "workflow", "version"]
+    for name in ("costs_by_run", "costs_by_run_whole"):
+        assert columns[name][:4] == ["run_id", "tenant", "workflow", "version"]
+    assert columns["run_tree"] == ["outer_run_id", "run_id", "part_of", "depth"]
+    assert columns["cost_lines_whole"][3:] == columns["cost_lines"]
     assert columns["cost_waste"][-5:] == ["cause", "outcome", "calls", "tokens", "wasted_usd"]
     assert columns["cost_cache_savings"][-2:] == ["cached_percent", "saved_usd"]
     assert columns["budget_burndown"][5:] == [

@@ -20,6 +20,7 @@ from app.domain.json_text import read_json, write_json
 from app.domain.retry import RetryPolicy
 from app.domain.workflow import Workflow
 from app.errors import AgentChordError
+from app.sandbox.processes import Sandbox
 from app.storage import runs
 from app.workflow_files.loader import load
 from tests.support.definitions import fields_without_values, workflows
@@ -93,7 +94,7 @@ def _nested(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _completed(workflow: Workflow) -> Workflow:
-    return Acceptance(load_settings()).check(workflow)
+    return Acceptance(load_settings(), Sandbox()).check(workflow)
 
 
 def _said(make: Callable[[], Any]) -> str:
@@ -119,7 +120,7 @@ async def test_a_workflow_that_is_accepted_is_accepted_and_kept_everywhere(
     client: Client, tmp_path_factory: pytest.TempPathFactory, workflow: Workflow
 ) -> None:
     folder = tmp_path_factory.mktemp("files")
-    acceptance = Acceptance(load_settings())
+    acceptance = Acceptance(load_settings(), Sandbox())
     routed = acceptance.check(workflow).definition()
     run_input = {"topic": "x", "documents": ["y"]}
 

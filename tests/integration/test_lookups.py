@@ -1,13 +1,14 @@
-"""Every statement of the storage finds its rows by an index, for tables of any length."""
+"""Every statement about single runs finds its rows by an index, for tables of any length."""
 
 import re
 from importlib import import_module
 from pkgutil import iter_modules
 
 import pytest
-from sqlalchemy import TextClause
+from sqlalchemy import TextClause, text
 
 from app import storage
+from app.monitoring import activity, progress, run_history, whole_run
 from app.scheduler import watchdog
 from app.storage.session import LOOKUP_SETTINGS, create_engine
 from workers import run_contexts
@@ -16,10 +17,21 @@ pytestmark = pytest.mark.anyio
 
 # Old events of programs are rarely searched, and few.
 SCANS = {"prune.COUNT_RECORDED", "prune.PRUNE_RECORDED"}
+# The views about whole runs, as a reader of one run asks them.
+QUERIES = {
+    f"views.{name} {column}": text(f"SELECT * FROM {name} WHERE {column} = CAST(:run_id AS uuid)")
+    for name, column in (
+        ("run_tree", "outer_run_id"),
+        ("run_tree", "run_id"),
+        ("cost_lines_whole", "outer_run_id"),
+        ("costs_by_run_whole", "run_id"),
+    )
+}
+WHOLE_RUNS = (activity, progress, run_history, whole_run)
 MODULES = [import_module(f"app.storage.{module.name}") for module in iter_modules(storage.__path__)]
-LOOKUPS = {
+LOOKUPS = QUERIES | {
     f"{module.__name__.rpartition('.')[2]}.{name}": value
-    for module in (*MODULES, watchdog, run_contexts)
+    for module in (*MODULES, *WHOLE_RUNS, watchdog, run_contexts)
     for name, value in vars(module).items()
     if isinstance(value, TextClause)
 }

@@ -14,7 +14,6 @@ AT_THE_DOOR = {
     "celery.py",
     "errors.py",
     "flower_access.py",
-    "loop_thread.py",
     "py.typed",
 }
 

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from app.concurrency.user_code import ON_CALLERS_LOOP
 from app.domain.circuit import CircuitBreakerConfig
 from app.domain.policies import RateLimitConfig
 from tests.simulation.broker import Broker
@@ -184,6 +185,7 @@ class _World:
 
     async def _live(self) -> None:
         EXECUTED.set(self._note_execution)
+        ON_CALLERS_LOOP.set(True)
         self._faults.begin(self._cluster)
         self._people.begin(self._cluster)
         await asyncio.sleep(self._window_s)

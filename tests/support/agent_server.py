@@ -5,7 +5,7 @@ from typing import Self
 
 from aiohttp import web
 
-from app.loop_thread import LoopThread
+from app.concurrency.loop_thread import LoopThread
 
 
 class AgentServer:

@@ -5,6 +5,7 @@ from dataclasses import fields
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Any
+from unicodedata import normalize
 
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -36,6 +37,11 @@ class Answer(BaseModel):
     tags: list[str] = []
 
 
+class Input(BaseModel):
+    topic: str
+    documents: list[str] = []
+
+
 @tool
 def weigh(grams: int, module: Module = Module.HR) -> str:
     """Weigh a parcel."""
@@ -48,8 +54,13 @@ def _floats(low: float, high: float) -> st.SearchStrategy[float]:
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
-#: Names are shown on terminals.
-words = texts.filter(lambda text: text.strip() and find_name_problem(text) is None)
+#: Names, which have only characters that are seen.
+_letters = st.characters(codec="utf-8", exclude_categories=["C", "M", "Z"]) | st.just(" ")
+words = (
+    st.text(_letters, min_size=1, max_size=30)
+    .map(lambda text: normalize("NFC", text.strip()))
+    .filter(lambda text: text and find_name_problem(text) is None)
+)
 _VALUE = {"about": "topic"}
 _CONFIG = st.fixed_dictionaries(
     {"model": st.sampled_from(["gpt-4o-mini", "claude-haiku-4-5"])},
@@ -126,6 +137,8 @@ WORKFLOW_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "timeout": _floats(0.1, 1e6),
     "allow_partial_completion": st.booleans(),
     "priority": st.integers(1, 10) | st.just(Size.THREE),
+    "input_schema": st.none()
+    | st.sampled_from([Input, {"type": "object", "properties": {"topic": {}, "documents": {}}}]),
 }
 WORKFLOW_STRUCTURE = {"agents", "status", "total_cost", "data_flow", "_by_name"}
 

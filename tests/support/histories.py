@@ -9,7 +9,9 @@ from uuid import UUID
 
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.monitoring.progress import AgentProgress, RunProgress
-from app.monitoring.run_history import Attempt, Call, HistoryEvent, RunHistory, Standing
+from app.monitoring.run_facts import Attempt, Call, HistoryEvent, Standing
+from app.monitoring.run_history import RunHistory
+from app.monitoring.whole_run import Incomplete
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RUN_ID = UUID(int=1)
@@ -64,6 +66,25 @@ def call(name: str, start: float, end: float, **fields: Any) -> Call:
     return Call(agent=name, ended_at=at(end), seconds=end - start, **given)
 
 
+def incomplete(
+    path: str,
+    outcome: str,
+    error: str | None = None,
+    error_class: str | None = None,
+    retries: int = 0,
+    **fields: Any,
+) -> Incomplete:
+    """Return an agent run that ended without its whole result."""
+    return Incomplete(
+        path=path,
+        outcome=outcome,
+        error=error,
+        error_class=error_class,
+        retries=retries,
+        **{"run_id": RUN_ID, **fields},
+    )
+
+
 def event(type_: str, seconds: float, **fields: Any) -> HistoryEvent:
     """Return an event at this second."""
     given: dict[str, Any] = {"data": {}} | fields
@@ -108,6 +129,15 @@ def history(
         "agents": agents,
     } | dict(run or {})
     needed = {one.name: tuple((dependencies or {}).get(one.name, ())) for one in agents}
+    classes = {one.name: one.error_class for one in facts.get("attempts", ()) if one.error_class}
+    facts.setdefault(
+        "incomplete",
+        tuple(
+            incomplete(one.name, str(one.status), one.error, classes.get(one.name), one.retries)
+            for one in agents
+            if one.status.is_final and one.status != "completed"
+        ),
+    )
     made = RunHistory(
         now=at(now),
         run=RunProgress(**given | {"status": WorkflowStatus(given["status"])}),

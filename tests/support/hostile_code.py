@@ -4,13 +4,22 @@ The places and the exceptions have names, so that a test can choose them by the 
 """
 
 import asyncio
+import contextvars
+import ctypes
+import os
+import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, NoReturn
 
+import uvloop
 from pydantic import AfterValidator, BaseModel, model_serializer
 
-import app.loop_thread
+import app.concurrency.loop_thread
 import workers.heartbeat
+import workers.lifecycle
+import workers.runtime
 from app import Agent, AgentResult, tool
 from app.domain.waits import LongWait
 from app.errors import AgentError
@@ -79,8 +88,20 @@ EXCEPTIONS: Mapping[str, Callable[[], BaseException]] = {
     "large_name": type("N" * 10_000, (Exception,), {}),
     "long_wait": lambda: LongWait(wait_s=0.0, waits_for="nothing"),
 }
+#: What code can do to its loop.
+HARM: Mapping[str, Callable[[Any], object]] = {
+    "cancel_all": lambda loop: [each.cancel() for each in asyncio.all_tasks(loop)],
+    "callback": lambda loop: loop.call_soon(fail, "interrupt"),
+    "foreign_callback": lambda loop: contextvars.Context().run(loop.call_soon, fail, "exit"),
+    "stop_loop": lambda loop: loop.stop(),
+    "stop_below": uvloop.Loop.stop,
+    "close_loop": lambda loop: (loop.call_soon(loop.close), loop.close()),
+    "task_factory": lambda loop: loop.set_task_factory(lambda *_, **__: fail("exit")),
+    "exception_handler": lambda loop: loop.set_exception_handler(lambda *_: fail("exit")),
+    "executor": lambda loop: loop.set_default_executor(ThreadPoolExecutor(max_workers=1)),
+}
 #: These names stand for code that raises no exception of its own.
-DEEDS = ("recursion", "cancel_itself", "stop_loop", "spawn", "callback")
+DEEDS = ("recursion", "cancel_itself", "spawn", *HARM)
 
 
 def fail(what: str) -> NoReturn:
@@ -100,23 +121,20 @@ async def _fail_in_task(what: str) -> None:
 async def _harm(what: str) -> NoReturn:
     """Harm the loop in the way of this name, and raise an exception, too."""
     loop = asyncio.get_running_loop()
+    if what in HARM:
+        HARM[what](loop)
+        await asyncio.sleep(0.01)
     match what:
         case "cancel_itself":
             task = asyncio.current_task()
             assert task is not None
             task.cancel()
             await asyncio.sleep(60)
-        case "stop_loop":
-            loop.stop()
-            await asyncio.sleep(0)
         case "spawn":
             spawned = [loop.create_task(_fail_in_task(name)) for name in ("interrupt", "exit")]
             await asyncio.wait(spawned)
             for each in spawned:
                 each.exception()
-        case "callback":
-            loop.call_soon(fail, "interrupt")
-            await asyncio.sleep(0.01)
     fail(what)
 
 
@@ -192,17 +210,60 @@ async def on_failure(_: Agent, result: AgentResult) -> None:
     fail(("interrupt", "exit", "cancelled", "unreadable")[len(result.agent_id) % 4])
 
 
-async def end_process(part: str) -> None:
+def block_thread() -> None:
+    """Block the current thread for good; other threads go on."""
+    threading.Event().wait()
+
+
+def block_interpreter() -> None:
+    """Keep the lock of the interpreter for good, as C code can do."""
+    ctypes.PyDLL(None).sleep(3600)
+
+
+async def block_loop() -> None:
+    """Block the loop of user code for good."""
+    block_thread()
+
+
+def slow_argument(seconds: Annotated[float, AfterValidator(time.sleep)]) -> None:
+    """Block while the argument is checked."""
+
+
+class Change(BaseModel):
+    """The change of a shared value by one agent, which no other agent may see."""
+
+    before: list[int]
+
+
+async def change(numbers: Any, context: AgentContext) -> Change:
+    """Change everything that this function gets."""
+    seen = Change(before=list(numbers))
+    numbers.append(1)
+    context.inputs["numbers"].append(2)
+    return seen
+
+
+def end_process(part: str) -> None:
     """Make a part of the worker die, without which the worker cannot work."""
-    loop = asyncio.get_running_loop()
+    loop = workers.lifecycle.runtime()._loop.loop
     match part:
         case "background":
-            for task in asyncio.all_tasks():
-                task.cancel()
+            for task in asyncio.all_tasks(loop):
+                loop.call_soon_threadsafe(task.cancel)
         case "heartbeat":
             vars(workers.heartbeat)["renew_leases"] = sync
         case "loop":
             # The name is looked up between two runs of the loop, so the loop is closed there.
-            vars(app.loop_thread)["described"] = lambda _: loop.close()
-            loop.call_soon(fail, "interrupt")
-    await asyncio.sleep(60)
+            vars(app.concurrency.loop_thread)["described"] = lambda _: loop.close()
+            loop.call_soon_threadsafe(fail, "interrupt")
+        case "blocked loop":
+            loop.call_soon_threadsafe(block_thread)
+        case "locked interpreter":
+            block_interpreter()
+    block_thread()
+
+
+#: Tests give these times to workers, so that a worker that cannot work ends sooner.
+for name in ("PROBE_S", "LOCKED_S"):
+    if seconds := os.environ.get(f"HOSTILE_{name}"):
+        vars(workers.runtime)[name] = float(seconds)

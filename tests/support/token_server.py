@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from app.loop_thread import LoopThread
+from app.concurrency.loop_thread import LoopThread
 from tests.support.http_server import serving_on_a_port
 from tests.support.wire_server import give, shapes
 

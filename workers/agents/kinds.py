@@ -5,8 +5,9 @@ from functools import partial
 from typing import Any
 
 from app.concurrency.user_code import TookTooLong, UserCodeFailed, result_of, within
-from app.errors import AgentTimeout
-from app.kinds.base import AgentContext, AgentKind
+from app.domain.json_values import is_plain
+from app.errors import AgentError, AgentTimeout
+from app.kinds.base import AgentContext
 from app.kinds.functions import raise_as_agent_error
 from app.kinds.outputs import json_output
 from app.kinds.registry import KindRegistry
@@ -61,9 +62,8 @@ class KindAgents:
             max_output_bytes=self._max_output_bytes,
         )
         job.lease.enter(Phase.CALLING)
-        kind = self._kinds.get(agent.kind)
         try:
-            return await within(partial(_work, kind, context), timeout_s=agent.timeout)
+            return await within(self._output(agent.kind, context), timeout_s=agent.timeout)
         except TookTooLong:
             raise AgentTimeout(
                 f"agent {agent.name!r} was still at work after {agent.timeout:g} s: "
@@ -72,10 +72,15 @@ class KindAgents:
         except UserCodeFailed as error:
             raise_as_agent_error(agent.name, error)
 
-
-async def _work(kind: AgentKind, context: AgentContext) -> Any:
-    output = await result_of(partial(kind.run, context))
-    # The output may be an object of a user's class, which pydantic writes as JSON.
-    return await result_of(
-        partial(json_output, output, agent=context.agent, max_bytes=context.max_output_bytes)
-    )
+    async def _output(self, kind: str, context: AgentContext) -> Any:
+        try:
+            output = await self._kinds.run(kind, context)
+        except (AgentError, UserCodeFailed):
+            raise
+        except Exception as error:  # a defect of a built-in kind is counted as a user's is
+            raise UserCodeFailed(error) from error
+        write = partial(
+            json_output, output, agent=context.agent, max_bytes=context.max_output_bytes
+        )
+        # The output may be an object of a user's class, which pydantic writes as JSON.
+        return write() if is_plain(output) else await result_of(write)

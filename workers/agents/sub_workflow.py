@@ -10,9 +10,12 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.domain.agent import schema_of
+from app.domain.input_validation import validate_input
 from app.domain.sub_workflow import embedded
-from app.domain.validation import validate_input
-from app.errors import RunConflict, SubWorkflowRefused, WorkflowError
+from app.domain.workflow import Workflow
+from app.errors import OutputInvalid, RunConflict, SubWorkflowRefused, WorkflowError
+from app.registration.output_schemas import OutputSchemas
 from app.storage.group_commit import persist
 from app.storage.sub_runs import SubRunAnswer, SubRunRequest, start_sub_run
 from workers.inflight import LeaseGone, StopReason
@@ -31,13 +34,22 @@ class SubWorkflowAgent:
         max_depth: Largest depth of nested sub-workflows.
         thresholds: Percentages of a run's budget. When the spent money passes one of these
             percentages, this is reported.
+        schemas: Applies the ``input_schema`` of sub-workflows.
 
     Example:
         answer = await sub_workflows.start(job, {"case": 7})
     """
 
-    def __init__(self, engine: AsyncEngine, *, max_depth: int, thresholds: Sequence[int]) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        max_depth: int,
+        thresholds: Sequence[int],
+        schemas: OutputSchemas,
+    ) -> None:
         self._engine = engine
+        self._schemas = schemas
         self._max_depth = max_depth
         self._thresholds = thresholds
 
@@ -76,10 +88,11 @@ class SubWorkflowAgent:
         )
         try:
             validate_input(workflow, inputs)
+            await self._check_schema(job, workflow, inputs)
             answer = await persist(
                 self._engine, partial(start_sub_run, request=request), name="start_sub_run"
             )
-        except (WorkflowError, RunConflict) as error:
+        except (WorkflowError, RunConflict, OutputInvalid) as error:
             raise SubWorkflowRefused(
                 f"agent {agent.name!r}, workflow {workflow.name!r}: {error}"
             ) from error
@@ -91,3 +104,10 @@ class SubWorkflowAgent:
             case SubRunAnswer.FENCED:
                 raise LeaseGone(StopReason.LEASE_LOST)
         return answer
+
+    async def _check_schema(self, job: Job, workflow: Workflow, given: Mapping[str, Any]) -> None:
+        if workflow.input_schema is None:
+            return
+        schema = schema_of(workflow.input_schema)
+        if problem := await self._schemas.find_problem(given, schema, "input", job.run.turn):
+            raise WorkflowError(problem, field="input")

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 from app.configuration.sections import FileTools
 from app.documents.folder import Folder, parts_of, parts_of_file
 from app.domain.suggestions import shortened
-from app.tools.tool import Tool
+from app.tools.tool import BuiltinTool, Tool
 
 MAX_LISTED = 1000
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -94,7 +94,7 @@ def file_tools(rules: FileTools) -> Sequence[Tool]:
     tools = FolderTools(rules.folder, max_bytes=rules.max_bytes)
     # A file is always written as a whole, so a repeated write changes nothing.
     functions = (tools.list_files, tools.read_file, tools.write_file)
-    return [Tool(function, idempotent=True) for function in functions]
+    return [BuiltinTool(function, idempotent=True) for function in functions]
 
 
 def _entry(folder: int, name: str) -> Entry:

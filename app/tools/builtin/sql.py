@@ -25,7 +25,7 @@ from app.domain.suggestions import listed, shortened
 from app.errors import ConfigurationError
 from app.sandbox.processes import Sandbox, SandboxLimit
 from app.sandbox.turns import Turn, current_turn
-from app.tools.tool import Tool
+from app.tools.tool import BuiltinTool, Tool
 
 MAX_QUERY_CHARS = 100_000
 #: How a query of each database names its parameters.
@@ -186,8 +186,8 @@ def sql_tools(databases: Mapping[str, Database], sandbox: Sandbox) -> Sequence[T
         return ()
     timeout_s = max(database.timeout_s for database in databases.values()) + MARGIN_S
     names = f"Databases: {', '.join(databases)}."
-    function = QueryTools(databases, sandbox).sql_query
-    return [Tool(function, timeout_s=timeout_s, idempotent=True, more=names)]
+    query = QueryTools(databases, sandbox).sql_query
+    return [BuiltinTool(query, timeout_s=timeout_s, idempotent=True, more=names)]
 
 
 def _check_beginning(query: str) -> None:

@@ -12,7 +12,7 @@ from app.errors import ToolError
 from app.outbound.fetching import Fetcher, WebAnswer, WebRequest
 from app.sandbox.processes import Sandbox, SandboxLimit
 from app.sandbox.turns import Turn
-from app.tools.tool import Tool
+from app.tools.tool import BuiltinTool, Tool
 
 FIRST_ERROR = 400
 #: Only the beginning of a longer page is read.
@@ -111,13 +111,13 @@ def web_tools(rules: HttpTools, sandbox: Sandbox) -> Sequence[Tool]:
     tools = WebTools(Fetcher(rules), sandbox)
     timeout_s = rules.timeout_s + MARGIN_S
     hosts = f"Allowed hosts: {', '.join(rules.allowed_hosts)}." if rules.allowed_hosts else ""
-    request = Tool(
+    request = BuiltinTool(
         tools.http_request,
         timeout_s=timeout_s,
         idempotent=SAFE_METHODS.issuperset(rules.methods),
         more=f"Allowed methods: {', '.join(rules.methods)}. {hosts}",
     )
-    return request, Tool(tools.fetch_page, timeout_s=timeout_s, idempotent=True, more=hosts)
+    return request, BuiltinTool(tools.fetch_page, timeout_s=timeout_s, idempotent=True, more=hosts)
 
 
 def _body(answer: WebAnswer) -> str:

@@ -8,8 +8,8 @@ import pytest
 from app import Agent, Run, Workflow, enqueue_async
 from app.client.client import Client
 from app.client.process import Process
+from app.concurrency.loop_thread import LoopThread
 from app.errors import NoEventLoop
-from app.loop_thread import LoopThread
 
 RUN_ID = "01a22aab-0502-7768-99ea-5d4a25b700a6"
 

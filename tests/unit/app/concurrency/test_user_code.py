@@ -11,11 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import Agent, AgentResult, FailureHandler
-from app.concurrency.user_code import TookTooLong, UserCodeFailed, call, run_in_thread, within
+from app.concurrency.loop_thread import LoopThread
+from app.concurrency.user_code import (
+    TookTooLong,
+    UserCodeFailed,
+    call,
+    result_of,
+    run_in_thread,
+    within,
+)
 from app.domain.status import AgentStatus
 from app.errors import CredentialsFailed
 from app.llm.credential_cache import CredentialCache
-from app.loop_thread import LoopThread
 from tests.support import hostile_code
 from tests.support.hostile_code import DEEDS, EXCEPTIONS
 
@@ -62,7 +69,7 @@ def test_every_end_of_user_code_on_a_loop_is_an_ordinary_error(
     loop: LoopThread, what: str, place: str
 ) -> None:
     with pytest.raises(UserCodeFailed) as failed:
-        loop.run(within(partial(getattr(hostile_code, place), what), timeout_s=60))
+        loop.run(within(result_of(partial(getattr(hostile_code, place), what)), timeout_s=60))
 
     assert 0 < len(str(failed.value)) <= MAX_CHARS
     assert loop.run(asyncio.sleep(0, "the loop goes on")) == "the loop goes on"
@@ -71,26 +78,25 @@ def test_every_end_of_user_code_on_a_loop_is_an_ordinary_error(
 def test_a_caller_that_is_cancelled_sees_its_own_cancellation_and_cancels_the_code(
     loop: LoopThread,
 ) -> None:
-    ended: list[str] = []
+    started, cancelled = threading.Event(), threading.Event()
 
     async def slow() -> None:
+        started.set()
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            ended.append("cancelled")
+            cancelled.set()
             raise
 
     async def cancel_caller() -> bool:
-        caller = asyncio.create_task(within(slow))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        caller = asyncio.create_task(within(result_of(slow)))
+        await asyncio.to_thread(started.wait, 60)
         caller.cancel()
         await asyncio.wait({caller})
-        await asyncio.sleep(0)
         return caller.cancelled()
 
     assert loop.run(cancel_caller())
-    assert ended == ["cancelled"]
+    assert cancelled.wait(60)
 
 
 def test_code_that_swallows_its_cancellation_is_left(loop: LoopThread) -> None:
@@ -104,7 +110,7 @@ def test_code_that_swallows_its_cancellation_is_left(loop: LoopThread) -> None:
                 continue
 
     with pytest.raises(TookTooLong):
-        loop.run(within(stubborn, timeout_s=0.01))
+        loop.run(within(result_of(stubborn), timeout_s=0.01))
     release.set()
 
 

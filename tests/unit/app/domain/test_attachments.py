@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app import Agent, Workflow
 from app.domain.attachments import Source, sources_of
-from app.domain.validation import validate_input
+from app.domain.input_validation import validate_input
 from app.errors import AttachmentRefused, MissingInput, WorkflowError
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import Agent, Workflow
+from app.domain.input_validation import validate_input
 from app.domain.prompt import render
-from app.domain.validation import validate_input
 from app.errors import MissingInput, WorkflowError
 
 

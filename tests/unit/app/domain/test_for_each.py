@@ -10,7 +10,7 @@ from app.domain.for_each import (
     items_of,
     source_of,
 )
-from app.domain.validation import validate_input
+from app.domain.input_validation import validate_input
 from app.domain.workflow import Workflow
 from app.errors import MissingInput, TooManyItems, WorkflowError
 

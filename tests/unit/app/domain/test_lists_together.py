@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from app.domain.agent import Agent
 from app.domain.for_each import element_of, items_of
+from app.domain.input_validation import validate_input
 from app.domain.prompt import render
 from app.domain.sub_workflow import embedded
-from app.domain.validation import validate_input
 from app.domain.workflow import Workflow
 from app.errors import MissingInput, WorkflowError
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from app.domain.agent import Agent
+from app.domain.input_validation import validate_input
 from app.domain.status import AgentStatus
-from app.domain.validation import validate_input, validate_workflow
+from app.domain.validation import validate_workflow
 from app.domain.workflow import Workflow
 from app.errors import WorkflowError
 

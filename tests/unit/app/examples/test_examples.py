@@ -3,7 +3,7 @@
 import pytest
 
 from app.costs.pricing import Pricing
-from app.domain.validation import validate_input
+from app.domain.input_validation import validate_input
 from app.domain.workflow import Workflow
 from app.examples import basic, erp, parallel
 from app.examples.tools import check_total

@@ -8,23 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from app import Agent, Workflow
+from app.concurrency.user_code import UserCodeFailed
 from app.domain.prompt import parsed_text
 from app.errors import (
     AgentError,
     FunctionFailed,
     InputRefused,
-    OutputRefused,
-    ResultTooLarge,
     UnknownFunction,
     WorkflowError,
     WorkflowFileError,
 )
 from app.examples import functions as examples
+from app.kinds.base import private
 from app.kinds.functions import FunctionKind
-from app.kinds.outputs import json_output
 from app.kinds.registry import KindRegistry
 from app.workflow_files.loader import load
 from tests.support.kind_contexts import agent_context
@@ -218,6 +216,21 @@ async def test_a_plugin_brings_kinds_by_class_or_function_and_functions() -> Non
 
 
 @pytest.mark.usefixtures("plugin")
+async def test_a_plugin_works_on_copies_away_from_the_loop_of_its_worker() -> None:
+    registry = KindRegistry()
+    context = agent_context({"volume": 2}, text="Hey", list=[1])
+
+    assert await registry.run("shout", context) == "HEY!!"
+    assert await registry.run("whisper", context) == "hey"
+    copied = private(context)
+    assert copied == context
+    assert copied.inputs["list"] is not context.inputs["list"]
+    assert copied.config is not context.config
+    with pytest.raises(UserCodeFailed, match="cannot be loaded"):
+        await registry.run("broken", context)
+
+
+@pytest.mark.usefixtures("plugin")
 def test_a_plugin_refuses_its_settings_in_its_own_words() -> None:
     error = refusal("shout")
 
@@ -271,11 +284,11 @@ async def test_a_function_may_take_all_inputs_and_its_context() -> None:
     assert (told["key"], told["attempt"]) == ("ar-2", 2)
 
 
-async def test_a_sync_function_runs_in_a_thread_and_an_async_one_on_the_loop() -> None:
+async def test_a_sync_function_runs_in_a_thread_and_an_async_one_on_the_loop_of_user_code() -> None:
     sync = await call("tests.support.agent_functions:where")
 
     assert sync["thread"] == "tool"
-    assert await call("tests.support.agent_functions:where_async") == "MainThread"
+    assert await call("tests.support.agent_functions:where_async") == "user code"
 
 
 async def test_a_missing_input_is_named_with_what_there_is() -> None:
@@ -327,51 +340,3 @@ async def test_an_agent_error_of_a_function_stays_what_it_is() -> None:
         await call("tests.support.agent_functions:refuse")
 
     assert type(caught.value) is AgentError
-
-
-# ---- outputs -------------------------------------------------------------------------------------
-
-
-class Answer(BaseModel):
-    day: date
-    notes: tuple[str, ...] = ()
-
-
-def output(value: Any, max_bytes: int = 1000) -> Any:
-    return json_output(value, agent="a", max_bytes=max_bytes)
-
-
-def test_models_and_dates_become_json() -> None:
-    assert output({"a": Answer(day=date(2026, 1, 2), notes=("x",))}) == {
-        "a": {"day": "2026-01-02", "notes": ["x"]}
-    }
-
-
-def test_characters_that_postgres_cannot_keep_are_replaced() -> None:
-    assert output({"a\x00": ["b\x00", r"\u0000"]}) == {"a\ufffd": ["b\ufffd", r"\u0000"]}
-
-
-@pytest.mark.parametrize(
-    "value",
-    [object(), float("nan"), {"a": [float("inf")]}, "\ud800", 2**2000, {"a": {1: object()}}],
-)
-def test_what_is_no_json_is_refused(value: Any) -> None:
-    with pytest.raises(OutputRefused, match="agent 'a'"):
-        output(value)
-
-
-def test_what_contains_itself_or_is_nested_too_deeply_is_refused() -> None:
-    deep: list[Any] = []
-    for _ in range(100):
-        deep = [deep]
-    loop: list[Any] = []
-    loop.append(loop)
-
-    for value in (deep, loop):
-        with pytest.raises(OutputRefused):
-            output(value)
-
-
-def test_what_is_too_large_is_refused() -> None:
-    with pytest.raises(ResultTooLarge, match="returned 1,002 bytes, the limit is 1,000"):
-        output("x" * 1000)

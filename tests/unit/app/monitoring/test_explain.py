@@ -7,16 +7,20 @@ from uuid import UUID
 
 import pytest
 
-from app.domain.status import AgentStatus, WorkflowStatus
-from app.errors import AuthenticationFailed
+from app.domain.status import WorkflowStatus
 from app.monitoring.explain import Live, explain_waits
-from app.monitoring.explain_cost import explain_agent_time, explain_money, explain_time
-from app.monitoring.explain_outcomes import explain_outcomes
 from app.monitoring.findings import Finding, Reason, condensed
-from app.monitoring.run_history import BudgetState, Standing
-from app.monitoring.timeline import timeline_of
-from app.monitoring.wording import names, seconds_of
-from tests.support.histories import RUN_ID, agent, at, attempt, call, event, history, standing
+from app.monitoring.run_facts import BudgetState, Standing
+from app.monitoring.whole_run import Place
+from app.monitoring.wording import names
+from tests.support.histories import (
+    RUN_ID,
+    agent,
+    at,
+    attempt,
+    history,
+    standing,
+)
 
 BUCKET = {
     "bucket": "openai/default",
@@ -207,6 +211,71 @@ def test_an_agent_that_is_a_run_or_a_list_goes_on_with_it() -> None:
     assert list_.text == "works on its items: 4 of 9 have ended"
 
 
+def inner_run(number: int, **fields: Any) -> Place:
+    """The inner run of an element of the list ``handled``."""
+    given: dict[str, Any] = {
+        "run_id": UUID(int=100 + number),
+        "workflow": "handle",
+        "status": WorkflowStatus.RUNNING,
+        "level": 0,
+        "prefix": f"handled[{number}]/",
+    }
+    return Place(**given | fields)
+
+
+def inside(number: int, name: str, **fields: Any) -> Standing:
+    """An agent of the inner run of an element that has not ended."""
+    path = f"handled[{number}]/{name}"
+    return standing("handled", path=path, run_id=UUID(int=100 + number), **fields)
+
+
+def waits_inside(*found: Standing, **run: Any) -> dict[str, Finding]:
+    places = [inner_run(number, **run) for number in range(3)]
+    list_ = agent("handled", status="waiting", item_count=3)
+    told = history(
+        list_,
+        standing=found,
+        dependencies={},
+        places={place.run_id: place for place in places},
+    )
+    needs = {f"handled[{number}]/draft": ("read",) for number in range(3)}
+    return {
+        each.subject: each
+        for each in explain_waits(replace(told, dependencies=needs), LIMITED)
+        if each.reason is not Reason.ITEMS
+    }
+
+
+def test_waits_of_the_agents_of_sub_workflows_are_waits() -> None:
+    found = waits_inside(
+        inside(0, "read", status="running"),
+        inside(1, "read", status="running"),
+        inside(0, "draft", level=1),
+        inside(1, "draft", level=1),
+        inside(2, "other", status="running", calling_since=at(97.5)),
+    )
+
+    assert {name: each.reason for name, each in found.items()} == {
+        "handled[0-1]/read": Reason.LIMIT,
+        "handled[0-1]/draft": Reason.DEPENDENCY,
+        "handled[2]/other": Reason.CALLING,
+    }
+    assert found["handled[0-1]/draft"].text == "waits for its dependencies: read"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(WorkflowStatus.PAUSED, Reason.PAUSED), (WorkflowStatus.PENDING, Reason.ADMISSION)],
+)
+def test_an_agent_of_a_sub_workflow_waits_as_its_own_run_waits(
+    status: WorkflowStatus, reason: Reason
+) -> None:
+    (found,) = waits_inside(inside(0, "read"), status=status).values()
+
+    assert found.reason is reason
+    assert "max_concurrent_workflows" not in found.text
+
+
 def test_agents_that_wait_for_the_same_are_told_together() -> None:
     crowd = [f"a{number}" for number in range(500)]
     run = history(
@@ -235,154 +304,3 @@ def test_many_findings_of_a_kind_are_told_in_short() -> None:
     assert [each.agents for each in first] == [("b0",), ("b1",)]
     assert len(rest.agents) == 7
     assert rest.predicate == "wait for its dependencies"
-
-
-def test_a_failure_is_told_with_its_error_and_its_retries() -> None:
-    broken = agent("a", status=AgentStatus.FAILED, retries=2, error="no such model")
-    last = attempt("a", 0, 1, outcome="failed", error="no such model", error_class="NotFound")
-
-    (found,) = explain_outcomes(history(broken, attempts=(last,)))
-
-    assert found.reason is Reason.FAILED
-    assert found.text == "ended failed after 2 retries: NotFound: no such model"
-    assert found.remedy == "agentchord retry repairs only what failed, was cancelled or is partial"
-
-
-def test_a_failure_of_a_known_class_comes_with_its_advice() -> None:
-    broken = agent("a", status=AgentStatus.FAILED, error="no key")
-    last = attempt("a", 0, 1, outcome="failed", error="no key", error_class="AuthenticationFailed")
-
-    (found,) = explain_outcomes(history(broken, attempts=(last,)))
-
-    assert found.remedy == (
-        f"{AuthenticationFailed.advice}; "
-        "agentchord retry repairs only what failed, was cancelled or is partial"
-    )
-
-
-def test_what_did_not_run_says_why() -> None:
-    run = history(
-        agent("up", status="cancelled", error="upstream failed: a", started_at=None),
-        agent("stop", status="cancelled", error="cancelled by the user", started_at=None),
-        agent("skip", status="skipped", error="condition is false: x > 1"),
-        run={"status": WorkflowStatus.CANCELLED, "error": "cancelled by the user"},
-    )
-
-    found = {each.agents: (each.reason, each.text) for each in explain_outcomes(run)}
-
-    assert found == {
-        (): (Reason.RUN_ENDED, "ended cancelled: cancelled by the user"),
-        ("up",): (Reason.UPSTREAM, "was cancelled: upstream failed: a"),
-        ("stop",): (Reason.CANCELLED, "was cancelled: cancelled by the user"),
-        ("skip",): (Reason.SKIPPED, "did not run: condition is false: x > 1"),
-    }
-
-
-def test_retries_recoveries_and_fallbacks_are_told() -> None:
-    run = history(
-        agent("a", retries=2),
-        attempts=(
-            attempt("a", 0, 1, outcome="failed", error="503", error_class="ServerFailure"),
-            attempt("a", 1, 2, number=2, outcome="lost", worker="w7"),
-            attempt("a", 3, 4, number=3),
-        ),
-        events=(
-            event(
-                "agent_fallback",
-                1,
-                agent="a",
-                data={
-                    "provider": "openai",
-                    "model": "gpt-4o",
-                    "error_class": "Overloaded",
-                    "next_provider": "anthropic",
-                    "next_model": "claude-haiku-4-5",
-                },
-            ),
-        ),
-    )
-
-    assert [(each.reason, each.text) for each in explain_outcomes(run)] == [
-        (Reason.RETRIED, "was retried once: 1 x ServerFailure; the last was 503"),
-        (Reason.RECOVERED, "was started again because its worker had died: w7"),
-        (
-            Reason.FALLBACK,
-            "went on with anthropic/claude-haiku-4-5 after Overloaded of openai/gpt-4o",
-        ),
-    ]
-
-
-def test_a_run_that_spent_most_of_its_time_waiting_says_where() -> None:
-    run = history(
-        agent("a", finished_at=at(10)),
-        attempts=(attempt("a", 1, 10),),
-        calls=(call("a", 8, 10),),
-    )
-
-    whole, longest = explain_time(run, timeline_of(run))
-
-    parts = (
-        "7.0 s waiting for limits, money or circuits, 2.0 s calling or working, "
-        "1.0 s waiting to be claimed"
-    )
-    assert whole.text == f"took 10.0 s; on its critical path (a): {parts}"
-    assert longest.agents == ("a",)
-    assert longest.remedy.startswith("agentchord limits")
-    assert explain_agent_time(run, timeline_of(run).agents[0])[0].text == (
-        f"took 10.0 s from the start of its level: {parts}"
-    )
-
-
-def test_agents_that_waited_most_of_their_time_are_named() -> None:
-    crowd = [agent(f"a{number}", finished_at=at(10)) for number in range(3)]
-    run = history(*crowd, attempts=tuple(attempt(one.name, 9, 10) for one in crowd))
-
-    *_, waiting = explain_time(run, timeline_of(run))
-
-    assert waiting.agents == ("a0", "a1", "a2")
-    assert waiting.text.startswith("spent most of the time waiting: 27.0 s waiting to be claimed")
-    assert waiting.remedy == "more workers, or a higher max_parallel_agents"
-
-
-def test_an_expensive_agent_is_compared_with_its_usual_and_its_planned_cost() -> None:
-    run = history(
-        agent("a"),
-        agent("b"),
-        calls=(
-            call("a", 0, 1, cost_usd=Decimal("0.09"), prompt_tokens=9000),
-            call("b", 0, 1, cost_usd=Decimal("0.01")),
-            call("b", 0, 1, cost_usd=Decimal("0.01"), outcome="ServerFailure"),
-        ),
-        usual_usd={"a": Decimal("0.03"), "b": Decimal("0.02")},
-    )
-
-    found = explain_money(run, {"a": Decimal("0.02"), "b": Decimal("0.02")})
-
-    assert [each.text for each in found] == [
-        "has spent $0.11 of $1 in 3 calls; most of it: a $0.09 (82%), b $0.02 (18%)",
-        "paid $0.01 (9% of the run) for calls that failed: ServerFailure",
-        "cost 2.8 times the planned $0.04",
-        (
-            "cost 3.0 times the usual amount ($0.09 instead of $0.03): "
-            "1 call, 9,000 tokens read, 20 written"
-        ),
-        (
-            "cost 4.5 times the planned amount ($0.09 instead of $0.02): "
-            "1 call, 9,000 tokens read, 20 written"
-        ),
-    ]
-
-
-def test_worst_cases_of_calls_that_nobody_saw_end_are_told() -> None:
-    run = history(agent("a"), calls=(call("a", 0, 1, kind="unconfirmed"),))
-
-    texts = [each.text for each in explain_money(run)]
-
-    assert "is booked at the worst case, $0.001, for calls whose end is not known" in texts
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (99, "99.0 s"), (180, "3 min"), (9000, "2.5 h")]
-)
-def test_durations_read_well(seconds: float, text: str) -> None:
-    assert seconds_of(seconds) == text

@@ -16,7 +16,7 @@ def test_a_cut_output_is_told_with_its_remedy() -> None:
 
     (cut,) = found
     assert (cut.reason, cut.agents) == (Reason.CUT, ("a",))
-    assert cut.text == "was cut at max_tokens in 1 of 1 answers, and the output ends there"
+    assert cut.text == "was cut at max_tokens in the only answer, and the output ends there"
     assert "raise max_tokens" in cut.remedy
 
 
@@ -29,12 +29,13 @@ def test_a_cut_answer_that_was_continued_is_told_without_harm_to_the_output() ->
     assert cut.text == "was cut at max_tokens in 1 of 2 answers"
 
 
-def test_empty_outputs_are_counted_by_agent() -> None:
-    attempts = [attempt("a", 0, 1, item=item, finish_reason="empty") for item in range(3)]
+def test_empty_outputs_are_told_with_the_elements_that_have_them() -> None:
+    attempts = [attempt("a", 0, 1, path=f"a[{item}]", finish_reason="empty") for item in range(3)]
 
     (empty,) = explain_answers(history(agent("a"), attempts=tuple(attempts)))
 
-    assert (empty.reason, empty.text) == (Reason.EMPTY, "got 3 answers without a text")
+    assert (empty.reason, empty.text) == (Reason.EMPTY, "got an answer without a text")
+    assert empty.subject == "a[0-2]"
 
 
 def test_whole_answers_are_not_remarkable() -> None:

@@ -3,7 +3,7 @@
 from app.monitoring.explain_cost import explain_time
 from app.monitoring.explain_waited import explain_waited
 from app.monitoring.findings import Reason
-from app.monitoring.run_history import Wait
+from app.monitoring.run_facts import Wait
 from app.monitoring.timeline import timeline_of
 from tests.support.histories import agent, at, attempt, history
 
@@ -19,7 +19,7 @@ def test_each_limit_and_budget_that_was_waited_for_is_named_with_how_long() -> N
     run = history(agent("a"), agent("b"), waits=WAITS)
 
     money, limit = explain_waited(run)
-    of_b = explain_waited(run, "b")
+    of_b = explain_waited(run.focused(agent("b")))
 
     assert money.text == "waited 12.0 s for money of the budget of module Legal"
     assert (money.reason, money.agents) == (Reason.MONEY, ("a",))

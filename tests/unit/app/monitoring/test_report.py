@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from app.domain.status import AgentStatus
 from app.monitoring.report import report_page
 from app.telemetry.redaction import Redactor
-from tests.support.histories import agent, at, attempt, call, event, history
+from tests.support.histories import agent, at, attempt, call, event, history, incomplete
 
 HOSTILE = "<script>alert('x')</script>\"'&"
 VOID = {"meta", "br", "rect", "path"}
@@ -100,6 +100,30 @@ def test_the_page_is_made_for_phones_paper_and_the_dark() -> None:
     assert 'name="viewport"' in page
     for query in ("max-width: 560px", "@media print", "prefers-color-scheme: dark"):
         assert query in page
+
+
+def test_what_is_inside_lists_and_sub_workflows_is_in_the_page() -> None:
+    run = history(
+        agent("handled", item_count=3, items_ended=3, items_failed=1, items_partial=1),
+        incomplete=(
+            incomplete("handled[0]", "failed", "no", "BadRequest"),
+            incomplete("handled[2]", "partial"),
+            incomplete("handled[2]/draft", "cancelled", "upstream failed: read"),
+        ),
+        calls=(
+            call("handled", 0, 1, path="handled[1]/read", cost_usd=Decimal("0.25")),
+            call("handled", 0, 1, path="handled[2]/read", cost_usd=Decimal("0.5")),
+        ),
+        run={"spent_usd": Decimal("0.75")},
+    )
+
+    page = report_page(run)
+
+    assert "<b>$0.750000</b>" in page
+    assert "agents ended, 1 element failed, 1 element partial" in page
+    for part in ("handled[0]", "BadRequest: no", "handled[2]", "handled[2]/draft"):
+        assert f"<td>{part}</td>" in page
+    assert re.search(r"By inner agent.*?<td>handled/read</td>.*?<td class=\"num\">2</td>", page)
 
 
 def test_outputs_are_shown_only_if_asked_for() -> None:

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.monitoring.timeline import Phase, timeline_of
+from app.monitoring.timeline import Phase, element_timeline, timeline_of
 from tests.support.histories import agent, at, attempt, call, event, history, standing
 
 
@@ -75,16 +76,62 @@ def test_the_time_with_a_worker_that_died_is_lost_and_was_no_wait() -> None:
 def test_calls_that_overlap_count_once() -> None:
     run = history(
         agent("list", finished_at=at(5), item_count=2),
-        attempts=(attempt("list", 0, 4, item=0), attempt("list", 1, 5, item=1)),
+        attempts=(
+            attempt("list", 0, 4, path="list[0]"),
+            attempt("list", 1, 5, path="list[1]"),
+        ),
         calls=(call("list", 0, 4), call("list", 1, 5)),
     )
 
     assert phases("list", run) == [("calling", 0, 5)]
 
 
+def test_the_waits_inside_a_sub_workflow_are_no_work() -> None:
+    run = history(
+        agent("check", finished_at=at(20), sub_run_id=UUID(int=7)),
+        attempts=(
+            attempt("check", 1, 20, is_container=True),
+            attempt("check", 3, 9, path="check/read"),
+            attempt("check", 11, 12, path="check/judge", outcome="failed"),
+            attempt("check", 14, 20, path="check/judge", number=2),
+        ),
+        calls=(call("check", 7, 9, path="check/read"), call("check", 14, 20, path="check/judge")),
+    )
+
+    assert phases("check", run) == [
+        ("queued", 0, 3),
+        ("held", 3, 7),
+        ("calling", 7, 9),
+        ("queued", 9, 11),
+        ("held", 11, 12),
+        ("away", 12, 14),
+        ("calling", 14, 20),
+    ]
+
+
+def test_the_time_of_an_element_is_its_own_from_the_start_of_the_list_on() -> None:
+    run = history(
+        agent("list", finished_at=at(9), item_count=2),
+        attempts=(
+            attempt("list", 0, 9, is_container=True),
+            attempt("list", 1, 4, path="list[0]"),
+            attempt("list", 5, 9, path="list[1]"),
+        ),
+        calls=(call("list", 1, 4, path="list[0]"), call("list", 5, 9, path="list[1]")),
+    )
+
+    found = element_timeline(run, agent("list[1]", finished_at=at(9)))
+
+    assert [(s.phase, s.start, s.end) for s in found.spans] == [
+        ("queued", at(0), at(5)),
+        ("calling", at(5), at(9)),
+    ]
+
+
 def test_the_time_of_a_function_is_its_attempt() -> None:
     run = history(
-        agent("f", provider="function", finished_at=at(3)), attempts=(attempt("f", 1, 3),)
+        agent("f", provider="function", finished_at=at(3)),
+        attempts=(attempt("f", 1, 3, provider="function"),),
     )
 
     assert phases("f", run) == [("queued", 0, 1), ("calling", 1, 3)]

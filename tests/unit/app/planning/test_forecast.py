@@ -8,7 +8,8 @@ import pytest
 from app import Agent, Workflow
 from app.costs.pricing import Pricing
 from app.planning.calls import CallPlanner
-from app.planning.forecast import AgentForecast, forecast
+from app.planning.figures import AgentForecast
+from app.planning.forecast import forecast
 
 PLANNER = CallPlanner(Pricing(), default_max_tokens=4096)
 OPENAI = {"model": "gpt-4o-mini", "max_tokens": 1000}

@@ -17,7 +17,8 @@ from app.domain.workflow import Workflow
 from app.examples.tools import check_total
 from app.llm.parts import Part, part_of
 from app.planning.calls import CallPlanner
-from app.planning.forecast import Forecast, forecast
+from app.planning.figures import Forecast
+from app.planning.forecast import forecast
 from app.planning.time_bounds import TimeBound, time_bounds
 from tests.support.media import png
 
@@ -378,3 +379,20 @@ def test_attachments_that_are_not_known_are_bounded_by_the_cost_limit() -> None:
     }
     worst = {each.name: each.worst_usd for each in found.agents}
     assert (worst["reader"], worst["elsewhere"]) == (Decimal("0.4"), Decimal("0.3"))
+
+
+def test_the_plan_says_first_that_a_budget_will_stop_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "dear.json"
+    config = {"model": "gpt-4o", "max_tokens": 1000}
+    agents = [{"name": "a", "prompt_template": "go", "llm_config": config}]
+    file.write_text(json.dumps({"name": "dear", "agents": agents, "cost_budget": 0.005}))
+
+    assert execute(["plan", str(file)]) == 0
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert execute(["plan", str(file), "--json"]) == 0
+    (stop,) = json.loads(capsys.readouterr().out)["stops"]
+
+    assert first.startswith("cost_budget of $0.005000 will stop agent 'a': ")
+    assert (stop["agent"], stop["budget"]) == ("a", "cost_budget")

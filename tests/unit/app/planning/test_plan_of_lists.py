@@ -6,7 +6,8 @@ from app.costs.pricing import Pricing
 from app.domain.agent import Agent
 from app.domain.workflow import Workflow
 from app.planning.calls import CallPlanner
-from app.planning.forecast import Forecast, forecast
+from app.planning.figures import Forecast
+from app.planning.forecast import forecast
 
 PLANNER = CallPlanner(Pricing(), default_max_tokens=4096)
 MODEL = {"model": "gpt-4o-mini", "max_tokens": 1000}

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from app.domain.json_text import read_json
+from app.sandbox import program
 from app.sandbox.processes import MAX_BYTES, Sandbox, SandboxLimit
 from app.sandbox.turns import Turn
 from tests.support.waiting import wait_until_async
@@ -74,6 +77,65 @@ async def test_a_task_that_is_too_long_is_refused_unread(sandbox: Sandbox) -> No
         await sandbox.run("schema", {"schema": {}, "value": "x" * MAX_BYTES}, ONE)
 
     assert children() == []
+
+
+def script(answer: bytes, length: int | None = None) -> str:
+    header = program.HEADER.pack(len(answer) if length is None else length, False)
+    return (
+        "import sys\nsys.stdin.buffer.read(8)\n"
+        f"sys.stdout.buffer.write({header + answer!r})\nsys.stdout.buffer.flush()\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "raise SystemExit(3)",
+        "import sys; sys.stdout.write('odd')",
+        script(b'["BOOL", true]', length=99),
+        *map(script, (b"", b"\xff", b"null", b"[1, 2]", b'["BOOL"]', b'["BOOL", NaN]', b"{}")),
+        *map(script, (b'["BOOL", "\\ud800"]', b"[" * 100_000, b'["BOOL", 1' + b"0" * 9999 + b"]")),
+    ],
+)
+async def test_an_odd_answer_fails_its_task_and_nothing_else(
+    sandbox: Sandbox, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "odd.py"
+    odd.write_text(text, encoding="utf-8")
+    task = {"text": "a > 1", "variables": {"a": 2}}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(program, "__file__", str(odd))
+        with pytest.raises(SandboxLimit):
+            await sandbox.run("condition", task, ONE)
+    sandbox.close()
+
+    assert await sandbox.run("condition", task, ONE) == ("BOOL", True)
+
+
+async def test_a_process_that_cannot_be_started_fails_its_task(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/nonexistent/python")
+
+    with pytest.raises(SandboxLimit, match="cannot be evaluated by another process"):
+        await sandbox.run("condition", {"text": "true", "variables": {}}, ONE)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("k"), AttributeError(), RecursionError(), TypeError("\ud800"), OSError(2)]
+)
+def test_any_error_of_a_task_is_an_answer(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> None:
+        raise error
+
+    monkeypatch.setitem(program.TASKS, "condition", fail)
+
+    kind, _ = read_json(program._answer(b'["condition", {}]'))
+    assert kind == "ERROR"
 
 
 async def test_a_task_that_nobody_waits_for_is_stopped(sandbox: Sandbox) -> None:

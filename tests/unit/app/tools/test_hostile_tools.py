@@ -1,9 +1,11 @@
 """Tools that fail, hang, return too much or raise odd errors harm only their own call."""
 
 import asyncio
-from typing import Any
+import threading
+from typing import Annotated, Any
 
 import pytest
+from pydantic import AfterValidator
 
 from app.errors import WorkflowError
 from app.tools.tool import Tool, tool
@@ -75,6 +77,54 @@ async def test_whatever_a_tool_raises_is_for_the_model_to_read(
 
     assert output.is_error
     assert type(error).__name__ in output.text
+
+
+async def test_validators_run_in_a_thread_and_async_tools_on_the_loop_of_user_code() -> None:
+    places: list[str] = []
+
+    def note(value: int) -> int:
+        places.append(threading.current_thread().name)
+        return value
+
+    @tool
+    async def where(value: Annotated[int, AfterValidator(note)]) -> str:
+        """Say where."""
+        return threading.current_thread().name
+
+    assert await where.call('{"value": 1}') == ("user code", False)
+    assert places == ["tool"]
+
+
+async def test_a_validator_that_hangs_ends_at_the_time_of_its_tool() -> None:
+    release = threading.Event()
+
+    def hang(value: int) -> int:
+        release.wait(60)
+        return value
+
+    @tool(timeout_s=0.05)
+    def slow(value: Annotated[int, AfterValidator(hang)]) -> int:
+        """Return the value."""
+        return value
+
+    assert await slow.call('{"value": 1}') == ("slow took longer than 0.05 s", True)
+    release.set()
+
+
+async def test_a_text_of_a_users_class_becomes_a_plain_text() -> None:
+    class Text(str):
+        __slots__ = ()
+
+        def __getitem__(self, _: object) -> str:
+            raise SystemExit
+
+    @tool
+    def odd() -> str:
+        """Return an odd text."""
+        return Text("odd")
+
+    text, is_error = await odd.call("{}")
+    assert (type(text), text, is_error) == (str, "odd", False)
 
 
 async def test_a_large_result_is_cut_between_characters_with_a_note() -> None:

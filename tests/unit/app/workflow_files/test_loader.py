@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.application import execute
 from app.documents.files import read_document
 from app.domain.retry import RetryStrategy
-from app.errors import WorkflowFileError
+from app.errors import WorkflowError, WorkflowFileError
 from app.workflow_files.loader import load, load_python_workflow, load_workflow_file
 
 GOOD = """\
@@ -59,11 +60,14 @@ def write(folder: Path, text: str | bytes, name: str = "flow.yaml") -> Path:
 
 
 def refusal(path: Path | str) -> WorkflowFileError:
-    with pytest.raises(WorkflowFileError) as caught:
+    """Return the first mistake."""
+    with pytest.raises(WorkflowError) as caught:
         load(path)
-    assert caught.value.file == str(path)
-    assert "\n" not in str(caught.value)
-    return caught.value
+    error = caught.value.mistakes[0]
+    assert isinstance(error, WorkflowFileError)
+    assert error.file == str(path)
+    assert "\n" not in str(error)
+    return error
 
 
 def test_yaml_says_all_that_python_can_say(tmp_path: Path) -> None:
@@ -319,6 +323,43 @@ def test_a_python_file_that_does_not_work_is_refused_with_its_line(
 
     assert error.line == line
     assert message in str(error)
+
+
+HOSTILE = """\
+import sys
+class Odd:
+    @property
+    def __class__(self): raise {what}
+    def __getattr__(self, name): raise {what}
+    def __repr__(self): raise {what}
+"""
+
+
+@pytest.mark.parametrize("what", ["SystemExit(0)", "GeneratorExit()", "BaseException('odd')"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "raise {what}",
+        "def __getattr__(name): raise {what}",
+        "odd = Odd()",
+        "INPUT = Odd()",
+        "INPUT = {{'a': Odd()}}",
+        "main = Odd()",
+        "sys.modules[__name__] = Odd()",
+    ],
+)
+def test_whatever_a_python_file_raises_is_a_refusal_in_one_line(
+    tmp_path: Path, what: str, code: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, (HOSTILE + code).format(what=what), "flow_hostile.py")
+    name = what.partition("(")[0]
+
+    assert name in str(refusal(path))
+    sys.modules.pop("flow_hostile", None)
+    assert execute(["plan", str(path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line
+    assert name in line
 
 
 def test_a_python_file_finds_the_modules_beside_it(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """One asyncio loop in a thread of its own, so that synchronous code can call asynchronous code."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -8,7 +9,7 @@ from typing import Any, TypeVar
 import structlog
 import uvloop
 
-from app.concurrency.user_code import described
+from app.concurrency.error_texts import described
 from app.errors import NoEventLoop
 
 Result = TypeVar("Result")
@@ -24,11 +25,21 @@ class LoopThread:
 
     Args:
         name: Name of the thread.
+        loop: The loop; None means a new loop.
         on_death: Called if the loop cannot go on; after this, every ``run`` would wait for ever.
+
+    Attributes:
+        loop: The loop.
     """
 
-    def __init__(self, name: str, *, on_death: Callable[[], None] | None = None) -> None:
-        self._loop = uvloop.new_event_loop()
+    def __init__(
+        self,
+        name: str,
+        *,
+        loop: uvloop.Loop | None = None,
+        on_death: Callable[[], None] | None = None,
+    ) -> None:
+        self.loop = loop or uvloop.new_event_loop()
         self._on_death = on_death
         self._closing = False
         self._thread = threading.Thread(target=self._keep_running, name=name, daemon=True)
@@ -39,7 +50,7 @@ class LoopThread:
 
         If the caller is interrupted, cancel the coroutine.
         """
-        future = asyncio.run_coroutine_threadsafe(step, self._loop)
+        future = asyncio.run_coroutine_threadsafe(step, self.loop)
         try:
             return future.result()
         except BaseException:
@@ -61,17 +72,23 @@ class LoopThread:
                 "runs here: under trio, call the function without `async` in a thread, for example "
                 "`await trio.to_thread.run_sync(enqueue, workflow)`"
             ) from error
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(step, self._loop))
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(step, self.loop))
 
     def call(self, callback: Callable[[], None]) -> None:
         """Call a function on the loop, without waiting."""
-        self._loop.call_soon_threadsafe(callback)
+        self.loop.call_soon_threadsafe(callback)
 
     def close(self) -> None:
         """End the loop; before this call, all coroutines on the loop must have ended."""
-        self._closing = True
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.end_soon()
         self._thread.join(timeout=10)
+
+    def end_soon(self) -> None:
+        """End the loop as soon as the loop turns, without waiting."""
+        self._closing = True
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            # A subclass of the loop may refuse its own ``stop``.
+            self.loop.call_soon_threadsafe(uvloop.Loop.stop, self.loop)
 
     def _keep_running(self) -> None:
         try:
@@ -86,7 +103,7 @@ class LoopThread:
         """Run the loop until code stops it; raise an exception only if the loop cannot run."""
         reason = "loop.stop() was called"
         try:
-            self._loop.run_forever()
+            self.loop.run_forever()
         except Exception:
             raise
         except BaseException as error:  # noqa: BLE001

@@ -39,12 +39,17 @@ def step_place(document: Any, place: Place) -> Place:
     """Translate a place in a workflow, such as ``agents[1].kind``, to the place in its file.
 
     Args:
-        document: The content of the file, in which each workflow has agents or steps.
+        document: The content of the file, in which each workflow has agents or steps. A group of
+            agents stands in the file without the ``config.workflow`` that it becomes.
         place: The place in the workflow.
     """
     found: list[str | int] = []
     value = document
-    for key in place:
+    for key, before in zip(place, (None, *place), strict=False):
+        if isinstance(value, Mapping) and "agents" in value and "name" in value:
+            is_group = found[-2:-1] == ["agents"]
+            if is_group and (key == "config" or (before, key) == ("config", "workflow")):
+                continue
         words: tuple[str | int, ...] = (key,)
         if key == "agents" and isinstance(value, Mapping) and "steps" in value:
             words = ("steps",)

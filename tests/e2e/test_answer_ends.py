@@ -81,11 +81,11 @@ def test_a_cut_answer_that_nobody_reads_is_accepted_and_told(
     assert ends_of_calls(stack, run) == ["length"]
     assert end_told(run) == ["length", "length"]
     assert explained(stack, run)["cut"] == (
-        "was cut at max_tokens in 1 of 1 answers, and the output ends there"
+        "was cut at max_tokens in the only answer, and the output ends there"
     )
     page = tmp_path / "report.html"
     assert stack.python("-m", "app.cli", "report", run.id, "--output", str(page)).returncode == 0
-    assert "was cut at max_tokens in 1 of 1 answers" in page.read_text("utf-8")
+    assert "was cut at max_tokens in the only answer" in page.read_text("utf-8")
 
 
 def test_a_cut_answer_that_another_agent_reads_fails_with_the_remedy(

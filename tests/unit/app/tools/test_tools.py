@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from app.errors import ConfigurationError, ToolError, WorkflowError
 from app.tools.registry import ToolRegistry
 from app.tools.tool import Tool, ToolOutput, tool
+from tests.support.modules import forget_modules
 
 pytestmark = pytest.mark.anyio
 
@@ -303,10 +304,8 @@ def test_what_cannot_be_told_to_a_model_is_refused_at_once() -> None:
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder whose modules can be imported by this test only."""
     monkeypatch.syspath_prepend(tmp_path)
-    before = set(sys.modules)
     yield tmp_path
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    forget_modules(tmp_path)
 
 
 SEARCH = """

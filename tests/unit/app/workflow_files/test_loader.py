@@ -10,6 +10,7 @@ from app.documents.files import read_document
 from app.domain.retry import RetryStrategy
 from app.errors import WorkflowError, WorkflowFileError
 from app.workflow_files.loader import load, load_python_workflow, load_workflow_file
+from tests.support.modules import forget_modules
 
 GOOD = """\
 name: invoices
@@ -43,14 +44,12 @@ def make(name):
 
 
 @pytest.fixture(autouse=True)
-def import_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forget the modules that a test imports, and the folders it finds them in."""
+def import_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget the modules of a test's files, and the folders in which they are found."""
     monkeypatch.setattr(sys, "path", sys.path.copy())
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    before = set(sys.modules)
     yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    forget_modules(tmp_path)
 
 
 def write(folder: Path, text: str | bytes, name: str = "flow.yaml") -> Path:

@@ -11,6 +11,7 @@ import pytest
 from app.cli.application import execute
 from app.errors import SeveralMistakes, WorkflowFileError
 from app.workflow_files.loader import load
+from tests.support.modules import forget_modules
 
 WRONG = """\
 name: triage
@@ -82,14 +83,12 @@ INPUT = {
 
 
 @pytest.fixture(autouse=True)
-def import_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forget the modules that a test imports, and the folders it finds them in."""
+def import_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget the modules of a test's files, and the folders in which they are found."""
     monkeypatch.setattr(sys, "path", sys.path.copy())
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    before = set(sys.modules)
     yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    forget_modules(tmp_path)
 
 
 def planned(*words: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -206,3 +205,46 @@ def test_unknown_keys_of_several_agents_are_named_at_once(tmp_path: Path) -> Non
 
 def problem(mistake: Any) -> tuple[int, str]:
     return mistake.line, mistake.field
+
+
+GROUP = """\
+name: mails
+agents:
+  - name: handled
+    for_each: input.mails
+    agents:
+      - name: classify
+        prompt_template: "Name the topic: {item.txt}"
+        llm_config: {model: gpt-4o-mini}
+        output_schema: {type: object, properties: {kind: {type: string}}}
+      - name: draft
+        prompt_template: "Answer. Topic: {classify.kindd}"
+        llm_config: {model: gpt-4o-mini, max_token: 200}
+        dependencies: [classify]
+  - name: both
+    for_each: {mail: input.mails, done: handled}
+    prompt_template: "{mail.tet} {done.drafft} {item.done.classify.kint}"
+    llm_config: {model: gpt-4o-mini}
+    condition: done.classify.kin == 'a'
+    dependencies: [handled]
+input: {mails: [{text: My lamp is broken.}]}
+"""
+
+
+def test_mistakes_in_groups_and_in_lists_that_are_walked_together_have_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "flow.yaml"
+    path.write_text(GROUP)
+
+    found = sorted(planned(str(path), capsys=capsys))
+
+    said = [each.removeprefix(f"{path}:").split(": ", 2)[:2] for each in found]
+    assert said == [
+        ["11", "agents[0].agents[1].prompt_template"],
+        ["12", "agents[0].agents[1].llm_config.max_token"],
+        *[["16", "agents[1].prompt_template"]] * 3,
+        ["18", "agents[1].condition"],
+        ["7", "agents[0].agents[0].prompt_template"],
+    ]
+    assert all("did you mean" in each for each in found)

@@ -98,9 +98,10 @@ def running_up(
     finally:
         up.process.kill()
         up.process.communicate()
-        for process in up.processes():
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        while left := up.processes():  # a keeper may start its server again before it is killed
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
 
 def free_ports(number: int) -> int:

@@ -116,15 +116,14 @@ def items_of(
     """
     assert agent.for_each is not None, "only called for agents with a for_each"
     parsed: dict[int, Any] = {}
-    lists = {
-        name: _list_at(path, values, parsed, max_items)
-        for name, path in lists_of(agent, agents).items()
-    }
+    paths = lists_of(agent, agents)
+    lists = {name: _list_at(path, values, parsed, max_items) for name, path in paths.items()}
     # Values of the input and of outputs were checked before they were stored. A part of a string
     # was not checked.
-    shown = repr(agent.for_each)
-    if parsed and (problem := find_json_problem(list(lists.values()), "for_each")):
-        raise MissingInput(f"for_each {shown}: {' '.join(problem)}")
+    for name, found in lists.items() if parsed else ():
+        text = paths[name].text.strip("{}")
+        if problem := find_json_problem(found, text):
+            raise MissingInput(f"for_each {text!r}: {' '.join(problem)}")
     if not isinstance(agent.for_each, Mapping):
         return lists[ITEM]
     if len({len(found) for found in lists.values()}) > 1:
@@ -134,32 +133,6 @@ def items_of(
             "of the same length"
         )
     return [dict(zip(lists, each, strict=True)) for each in zip(*lists.values(), strict=True)]
-
-
-def list_problem(
-    agent: Agent, values: Mapping[str, Any], names: Container[str]
-) -> MissingInput | None:
-    """Return the problem of the lists in the input; lists that agents will return are left out.
-
-    Args:
-        agent: The agent.
-        values: The run's input.
-        names: Names of the workflow's agents, and keys that agents write into the context.
-    """
-    known = {
-        name: path.text for name, path in lists_of(agent, names).items() if path.root not in names
-    }
-    if not known:
-        return None
-    single = not isinstance(agent.for_each, Mapping)
-    paths = {name: text.strip("{}") for name, text in known.items()}
-    walking = replace(agent, for_each=paths[ITEM] if single else paths)
-    try:
-        # The length is not checked here, because the largest length is a setting of the workers.
-        items_of(walking, values, agents=names, max_items=2**62)
-    except MissingInput as error:
-        return error
-    return None
 
 
 def _list_at(

@@ -67,9 +67,10 @@ RETRY: TextClause = text(f"""
     WITH found AS MATERIALIZED (
         SELECT a.id, a.item_count IS NOT NULL AND NOT ({_OUTDATED}) AS waits
         FROM agent_runs a WHERE a.run_id = :id AND a.parent_id IS NULL
-            AND (({_BROKEN.format("a")} OR EXISTS (
-                    SELECT FROM agent_runs i WHERE i.parent_id = a.id AND {_BROKEN.format("i")}
-                )) AND CAST(:owner AS text) IN ('', a.name)
+            AND (({_BROKEN.format("a")} OR coalesce((
+                    SELECT true FROM agent_runs i
+                    WHERE i.parent_id = a.id AND {_BROKEN.format("i")} LIMIT 1
+                ), false)) AND CAST(:owner AS text) IN ('', a.name)
                 OR {_OUTDATED})
         ORDER BY a.id FOR NO KEY UPDATE
     ), items AS MATERIALIZED (

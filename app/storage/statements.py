@@ -79,7 +79,10 @@ CLAIM: TextClause = text("""
     )
     SELECT c.id, c.run_id, c.name, c.attempt, c.retries, c.limit_usd, c.spent_usd,
         c.item_index, c.item,
-        c.round > 0 AND EXISTS (SELECT FROM agent_runs i WHERE i.parent_id = c.id) AS expanded,
+        -- EXISTS would let the planner read the whole table.
+        c.round > 0 AND coalesce(
+            (SELECT true FROM agent_runs i WHERE i.parent_id = c.id LIMIT 1), false
+        ) AS expanded,
         CASE WHEN c.kept IS NOT NULL THEN c.seen END AS seen, c.kept -> 'output' AS kept,
         CASE WHEN cardinality(c.reads) > 0 THEN (
             SELECT jsonb_object_agg(d.name, d.output) FROM agent_runs d

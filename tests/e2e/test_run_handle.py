@@ -117,7 +117,7 @@ BLOCKING = ["status", "error", "cost", "outputs", "context", "results", "record"
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("name", [*BLOCKING, "wait", "cancel", "events"])
+@pytest.mark.parametrize("name", [*BLOCKING, "wait", "cancel", "events", "incomplete"])
 async def test_what_blocks_a_loop_says_so_and_names_the_line(stack: Stack, name: str) -> None:
     run = await enqueue_async(Workflow(name="tickets", agents=[TRIAGE]))
     await run.wait_async(WAIT_S)
@@ -133,7 +133,7 @@ def test_every_property_and_method_of_a_run_that_blocks_is_tried() -> None:
     of_errors = {"pause", "resume", "retry_failed", "rerun", "result", "to_workflow"}
     public = {name for name in vars(Run) if not name.startswith("_")}
 
-    assert public - waits - of_errors == {*BLOCKING, "wait", "cancel", "events"}
+    assert public - waits - of_errors == {*BLOCKING, "wait", "cancel", "events", "incomplete"}
 
 
 def test_a_mistake_in_a_program_raises_one_short_traceback(stack: Stack) -> None:

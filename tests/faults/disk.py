@@ -36,9 +36,15 @@ class Disk:
 
     def fill(self) -> None:
         """Leave no free block: the file system becomes as small as its content."""
-        found = os.statvfs(self._folder)
-        used = (found.f_blocks - found.f_bfree) * found.f_frsize
-        self._resize(str(used))
+        while True:
+            found = os.statvfs(self._folder)
+            used = (found.f_blocks - found.f_bfree) * found.f_frsize
+            try:
+                return self._resize(str(used))
+            except subprocess.CalledProcessError:
+                # The kernel refuses a size below the content, which has grown meanwhile.
+                if os.statvfs(self._folder).f_bfree >= found.f_bfree:
+                    raise
 
     def free(self) -> None:
         """Make room again."""

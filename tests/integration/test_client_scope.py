@@ -169,6 +169,19 @@ async def reads_no_stored_workflow(tenants: Tenants) -> None:
             await tenant.workflows.read(tenants.workflow_id)
 
 
+async def checks_its_own(tenants: Tenants) -> None:
+    named = Agent(name="b", kind="workflow", config={"workflow": "of another tenant"})
+
+    assert (await tenants.other.workflows.check(WORKFLOW, {})).name == WORKFLOW.name
+    with pytest.raises(OutOfScope):
+        await tenants.other.workflows.check(Workflow(name="outer", agents=[named]), {})
+
+
+async def reads_what_workers_load(tenants: Tenants) -> None:
+    """The names of the operator's code are no tenant's."""
+    assert await tenants.other.workflows.live_workers() == []
+
+
 WITHOUT_A_RUN: dict[str, Callable[[Tenants], Awaitable[None]]] = {
     "runs.enqueue": enqueues_its_own,
     "runs.list": lists_its_own,
@@ -177,6 +190,8 @@ WITHOUT_A_RUN: dict[str, Callable[[Tenants], Awaitable[None]]] = {
     "history.consumer": reads_no_stream,
     "workflows.register": stores_a_workflow,
     "workflows.read": reads_no_stored_workflow,
+    "workflows.check": checks_its_own,
+    "workflows.live_workers": reads_what_workers_load,
 }
 
 

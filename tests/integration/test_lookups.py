@@ -15,8 +15,12 @@ from workers import run_contexts
 
 pytestmark = pytest.mark.anyio
 
-# Old events of programs are rarely searched, and few.
-SCANS = {"prune.COUNT_RECORDED", "prune.PRUNE_RECORDED"}
+# Old events of programs are rarely searched, and few. The table of what workers load has a row for
+# each worker.
+SCANS = {
+    *("prune.COUNT_RECORDED", "prune.PRUNE_RECORDED"),
+    *("worker_loads.PUBLISH", "worker_loads.READ"),
+}
 # The views about whole runs, as a reader of one run asks them.
 QUERIES = {
     f"views.{name} {column}": text(f"SELECT * FROM {name} WHERE {column} = CAST(:run_id AS uuid)")

@@ -149,7 +149,7 @@ def test_plain_lines_show_text_line_by_line_without_steering_the_terminal() -> N
     view.add_text(piece("second try", 0))
 
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "  a | Dear  [31mboard,"
+    assert lines[0] == "  a | Dear \\x1b[31mboard,"
     assert lines[1].startswith("  a | margins fell again. word")
     assert all(len(line) < 110 for line in lines)
     assert not any("anew" in line for line in lines)

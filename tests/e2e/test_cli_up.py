@@ -96,6 +96,9 @@ def running_up(
     try:
         yield up
     finally:
+        up.process.terminate()  # killed keepers would leave their servers behind
+        with suppress(subprocess.TimeoutExpired):
+            up.process.communicate(timeout=READY_S)
         up.process.kill()
         up.process.communicate()
         while left := up.processes():  # a keeper may start its server again before it is killed

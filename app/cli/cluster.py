@@ -1,6 +1,6 @@
 """The commands' access to the cluster: one client, its transactions, logs on standard error."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
@@ -58,20 +58,11 @@ def find(run: str) -> UUID:
     return transaction(partial(find_run, prefix=run))
 
 
-async def arriving(begin: Callable[[Client], AsyncIterator[Item]]) -> AsyncIterator[Item]:
+def arriving(
+    begin: Callable[[Client], AsyncGenerator[Item, None]],
+) -> AsyncGenerator[Item, None]:
     """Iterate, on the caller's event loop, over a stream of the client's event loop."""
-    connected = connect()
-
-    async def beginning(client: Client) -> AsyncIterator[Item]:
-        return begin(client)
-
-    stream = await connected.run_async(beginning)
-
-    async def following(_: Client) -> Item | None:
-        return await anext(stream, None)
-
-    while (item := await connected.run_async(following)) is not None:
-        yield item
+    return connect().iterate_async(begin)
 
 
 def served_queues(wanted: set[str]) -> set[str]:

@@ -1,7 +1,7 @@
 """The histories and the live texts of runs that are going, and the stream of all events."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -81,7 +81,7 @@ class History:
             async for row in follow(after, look=look, news=news, inbox=inbox):
                 yield Event(**row)
 
-    async def texts(self, run_id: UUID) -> AsyncIterator[Piece]:
+    async def texts(self, run_id: UUID) -> AsyncGenerator[Piece, None]:
         """Yield all text that streaming agents of a run generate from now on; never end.
 
         Raises:

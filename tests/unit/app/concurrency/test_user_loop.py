@@ -1,4 +1,4 @@
-"""What user code does to its loop harms its own call, and no other call."""
+"""User code can harm its own call through its loop, and no other call."""
 
 import asyncio
 import threading

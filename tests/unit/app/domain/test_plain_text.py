@@ -1,4 +1,4 @@
-"""What a reader sees is all that a text contains, and two names that look alike are one name."""
+"""A reader sees every character of a text, and no two names look alike."""
 
 import csv
 import io

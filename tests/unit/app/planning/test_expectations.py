@@ -1,4 +1,4 @@
-"""What a plan expects: lengths from earlier runs, the range of the cost, and budgets that stop."""
+"""Expectations of a plan: lengths from earlier runs, the range of the cost, budgets that stop."""
 
 import math
 import random

@@ -9,9 +9,10 @@ from typing import Any
 
 from kombu import Queue
 
-from app.bootstrap import celery_settings, redis_url
+from app.bootstrap import celery_settings
 from app.celery import ADVANCE, SCHEDULER_QUEUE
 from app.configuration.service_urls import read_redis_url
+from app.embedded.connected import redis_url
 from app.storage.redis import celery_redis_url, tls_options
 
 _settings = celery_settings()

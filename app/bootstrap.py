@@ -1,10 +1,8 @@
 """The composition root: builds every collaborator once per process.
 
-``connected_settings`` finds Postgres and Redis, and starts the embedded servers if no URLs are
-given. ``Platform`` has the collaborators that clients and workers share.
+``Platform`` has the collaborators that clients and workers share.
 """
 
-import atexit
 import contextlib
 import os
 import sys
@@ -19,13 +17,12 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.celery import app as celery
-from app.concurrency.once import once
 from app.configuration.functions import load_function
 from app.configuration.settings import Settings, load_settings
 from app.costs.pricing import Pricing
 from app.domain.protocols import PROTOCOLS
 from app.domain.providers import Provider
-from app.embedded import Services
+from app.embedded.connected import connected_settings, database_url, redis_url
 from app.embedded.folders import open_home
 from app.errors import AgentChordError
 from app.events.signals import Signals
@@ -43,47 +40,6 @@ from app.storage.session import create_engine
 KEYLESS_COMMANDS = ("beat", "flower")
 #: The key for providers that need no key. The SDKs do not work without a key.
 NO_KEY = "none"
-
-
-@once(survives_fork=True)
-def connected_settings() -> Settings:
-    """Return the settings, with the URLs of both services filled in.
-
-    If DATABASE_URL or REDIS_URL is not set, this process uses the embedded service of
-    AGENTCHORD_HOME until the process ends. The process starts this service, or joins the service if
-    it runs already.
-
-    Raises:
-        ConfigurationError: If a setting is wrong.
-        EmbeddedServicesError: If an embedded service cannot be started.
-    """
-    settings = load_settings()
-    found: dict[str, SecretStr] = {}
-    if settings.database_url is None or settings.redis_url is None:
-        services = Services(settings.home)
-        if settings.database_url is None:
-            atexit.register(services.postgres.stop)
-            found["database_url"] = SecretStr(services.postgres.start())
-        if settings.redis_url is None:
-            atexit.register(services.redis.stop)
-            found["redis_url"] = SecretStr(services.redis.start())
-    return settings.model_copy(update=found)
-
-
-def running_database(settings: Settings) -> str | None:
-    """Return the URL of Postgres for a process that needs no Postgres.
-
-    Returns:
-        The URL of the settings, or else the URL of the embedded Postgres, which this process then
-        joins. None if the embedded Postgres does not run.
-    """
-    if settings.database_url is not None:
-        return settings.database_url.get_secret_value()
-    postgres = Services(settings.home).postgres
-    if not postgres.is_running():
-        return None
-    atexit.register(postgres.stop)
-    return postgres.start()
 
 
 def celery_settings() -> Settings:
@@ -128,18 +84,6 @@ def ending_in_one_line() -> Iterator[None]:
     except AgentChordError as error:
         sys.stderr.write(f"Error: {error}\n")
         raise SystemExit(1) from error
-
-
-def database_url(settings: Settings) -> str:
-    """Return the Postgres URL of connected settings as a plain string."""
-    assert settings.database_url is not None
-    return settings.database_url.get_secret_value()
-
-
-def redis_url(settings: Settings) -> str:
-    """Return the Redis URL of connected settings as a plain string."""
-    assert settings.redis_url is not None
-    return settings.redis_url.get_secret_value()
 
 
 def client_factories(settings: Settings) -> dict[str, Callable[[], LLMClient]]:

@@ -12,8 +12,8 @@ from uuid import uuid4
 import structlog
 from celery.signals import celeryd_init, worker_init, worker_shutdown, worker_shutting_down
 
-from app.bootstrap import connected_settings, database_url, redis_url
 from app.concurrency.error_texts import described, traceback_of
+from app.embedded.connected import connected_settings, database_url, redis_url
 from app.errors import AgentChordError, ServiceUnavailable
 from app.storage import schema
 from app.storage.redis import refuse_unsuitable

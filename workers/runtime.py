@@ -19,10 +19,11 @@ from uuid import UUID
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from app.bootstrap import build_platform, client_factories, database_url
+from app.bootstrap import build_platform, client_factories
 from app.celery import app as celery
 from app.concurrency.loop_thread import LoopThread
 from app.concurrency.loop_watch import LoopWatch
+from app.embedded.connected import database_url
 from app.events.relay import Relay
 from app.events.stream import EventStream
 from app.failures.circuit_redis import RedisCircuits

@@ -7,13 +7,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.bootstrap import database_url, redis_url
 from app.celery import app
 from app.client.client import Client
 from app.client.process import Process, process
 from app.configuration.sections import LoggingSettings
-from app.configuration.service_urls import read_postgres_url, read_redis_url
-from app.configuration.settings import Settings
 from app.monitoring.progress import find_run
 from app.telemetry.logging import configure_logging
 
@@ -81,13 +78,3 @@ def served_queues(wanted: set[str]) -> set[str]:
         if wanted <= found:
             break
     return found & wanted
-
-
-def postgres_place(settings: Settings) -> str:
-    """Return the address of Postgres, without user and password."""
-    return read_postgres_url(database_url(settings)).place
-
-
-def redis_place(settings: Settings) -> str:
-    """Return the address of Redis, without user and password."""
-    return read_redis_url(redis_url(settings)).place

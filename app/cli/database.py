@@ -1,8 +1,8 @@
 """`agentchord migrate`: the migration of the database."""
 
-from app.bootstrap import connected_settings, database_url
 from app.cli.output import answer
 from app.cli.parameters import AsJson
+from app.embedded.connected import connected_settings, database_url
 from app.storage import schema
 
 

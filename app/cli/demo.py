@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from app.bootstrap import call_planner, connected_settings, database_url
+from app.bootstrap import call_planner
 from app.cli.cluster import connect, quiet_logs
 from app.cli.demo_home import cancel_leftovers, enter_home, set_variables
 from app.cli.demo_report import compare_ledgers, print_costs
@@ -23,6 +23,7 @@ from app.cli.progress_views import best_view
 from app.cli.run import outputs_of, show_outputs
 from app.configuration.settings import load_settings
 from app.domain.workflow import Workflow
+from app.embedded.connected import connected_settings, database_url
 from app.embedded.locks import FileLock
 from app.errors import RunConflict
 from app.examples import erp

@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 from aiohttp import web
 
-from app.bootstrap import connected_settings, database_url, redis_url, restart_without_keys
+from app.bootstrap import restart_without_keys
 from app.cli.cluster import connect
 from app.cli.messages import tell
 from app.client.client import Client
 from app.configuration.settings import load_settings
+from app.embedded.connected import connected_settings, database_url, redis_url
 from app.errors import ConfigurationError
 from app.monitoring.exporter import Exporter
 from app.storage import schema

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from psycopg.conninfo import make_conninfo
 
-from app.bootstrap import connected_settings, database_url
 from app.configuration.service_urls import read_postgres_url
+from app.embedded.connected import connected_settings, database_url
 from app.embedded.programs import in_wheel, on_path
 from app.errors import AgentChordError
 

@@ -12,11 +12,18 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from app.bootstrap import connected_settings, credentials_of, database_url, redis_url
+from app.bootstrap import credentials_of
 from app.cli.checks import Check, judged
-from app.cli.cluster import postgres_place, quiet_logs, redis_place, served_queues
+from app.cli.cluster import quiet_logs, served_queues
 from app.configuration.settings import Settings, load_settings
 from app.domain.kinds import QUEUES_OF_KINDS
+from app.embedded.connected import (
+    connected_settings,
+    database_url,
+    postgres_place,
+    redis_place,
+    redis_url,
+)
 from app.errors import AgentChordError, AgentError, ConfigurationError
 from app.local_stack.stack import SCHEDULER
 from app.storage import schema

@@ -5,23 +5,19 @@ import contextlib
 import signal
 import sys
 from asyncio import get_running_loop
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from json import dumps
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from app.bootstrap import connected_settings, database_url, redis_url
-from app.cli.cluster import postgres_place, redis_place
 from app.cli.messages import say, tell
-from app.client.process import close_process, process
-from app.configuration.sections import DEFAULT_BUCKET
-from app.configuration.settings import Settings
+from app.cli.preparation import Limit, Preparation
+from app.configuration.settings import Settings, load_settings
+from app.embedded.connected import connected_settings, postgres_place, redis_place
 from app.local_stack import stack
 from app.local_stack.supervisor import Supervisor, inherited_environment
 from app.simulator import run_in_process
-from app.storage import schema
-from app.storage.redis import refuse_unsuitable
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -62,10 +58,12 @@ def up(
     for number in STOPPING_SIGNALS:
         signal.signal(number, _leave)
 
-    settings = connected_settings()
-    refuse_unsuitable(redis_url(settings))
-    schema.upgrade(database_url(settings))
     with contextlib.ExitStack() as services:
+        server = services.enter_context(
+            stack.fork_server(load_settings(), inherited_environment(), simulator=simulator)
+        )
+        settings = connected_settings()
+        preparation = services.enter_context(Preparation())
         variables: dict[str, str] = {}
         # The simulator has no limits, so only limits that somebody has chosen apply to it.
         lifted = set(settings.provider_names) - settings.rate_limits.keys() if simulator else set()
@@ -86,8 +84,10 @@ def up(
             workers=workers,
             scheduler_threads=scheduler_threads,
             log_folder=settings.home / "log" if log_files else None,
+            server=server,
         )
-        facts = _facts(settings, workers) | {"limits": _limits(settings, lifted)}
+        limits = _told(preparation.limits(), lifted)
+        facts = _facts(settings, workers) | {"limits": limits}
         if simulator:
             facts["simulator"] = {key: variables[key] for key in variables if "BASE_URL" in key}
         asyncio.run(_serve(supervisor, facts, json=json))
@@ -114,23 +114,20 @@ def _facts(settings: Settings, workers: int) -> dict[str, Any]:
     }
 
 
-def _limits(settings: Settings, lifted: Collection[str]) -> dict[str, str]:
+def _told(limits: Mapping[str, Limit], lifted: Collection[str]) -> dict[str, str]:
     """Return the limit of each provider's requests, for the ready line.
 
     Args:
-        settings: The settings.
+        limits: The limits by provider.
         lifted: The providers whose built-in limits do not apply.
     """
-    table = process().run(lambda client: client.limits.read())
-    close_process()
     told = {}
-    for provider in settings.provider_names:
-        limit = table.values[f"{provider}/{DEFAULT_BUCKET}"]["requests_per_minute"]
-        built_in = limit.source == "built-in"
-        if limit.value is None or (built_in and provider in lifted):
+    for provider, limit in limits.items():
+        per_minute = limit.requests_per_minute
+        if per_minute is None or (limit.built_in and provider in lifted):
             told[provider] = "none"
         else:
-            told[provider] = f"{limit.value:,}/min{' (built-in)' if built_in else ''}"
+            told[provider] = f"{per_minute:,}/min{' (built-in)' if limit.built_in else ''}"
     return told
 
 

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from app.bootstrap import connected_settings
 from app.client.client import Client
 from app.client.process import process, transaction
 from app.client.run import Run
@@ -15,6 +14,7 @@ from app.domain.policies import EngineConfig, RateLimitConfig
 from app.domain.retry import RetryPolicy
 from app.domain.run_options import RunOptions
 from app.domain.workflow import Workflow
+from app.embedded.connected import connected_settings
 from app.errors import ConfigurationError, UnknownWorkflow
 from app.llm.base import LLMClient
 from app.monitoring import status

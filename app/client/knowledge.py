@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.exc import DBAPIError
 
-from app.bootstrap import running_database
 from app.configuration.settings import Settings
 from app.domain.earlier import Earlier
 from app.domain.loaded import Loaded
 from app.domain.workflow import Workflow
+from app.embedded.connected import running_database
 from app.storage.earlier import read_earlier
 from app.storage.runs import with_stored_workflows
 from app.storage.session import create_engine

@@ -7,7 +7,8 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.bootstrap import Platform, database_url
+from app.bootstrap import Platform
+from app.embedded.connected import database_url
 from app.errors import SchemaMismatch, ServiceUnavailable
 from app.storage import schema
 from app.storage.group_commit import is_transient

@@ -28,3 +28,8 @@ class ProviderAccess:
     headers: Mapping[str, SecretStr]
     query: Mapping[str, str]
     missing: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        """Whether the provider's key is there, or the provider needs none."""
+        return self.api_key_env is None or self.api_key is not None

@@ -1,7 +1,8 @@
 """The stack of one machine: the names and the command lines of the processes."""
 
+import contextlib
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from app.domain.json_text import write_json
 from app.domain.plain_text import shown
 from app.domain.policies import RateLimitConfig
 from app.embedded.folders import open_home, private_folder
+from app.local_stack.fork_server import CAN_FORK, ForkServer
 from app.local_stack.process_output import Output
 from app.local_stack.supervisor import Program, Supervisor
 
@@ -66,6 +68,7 @@ def supervisor(
     workers: int,
     scheduler_threads: int = SCHEDULER_THREADS,
     log_folder: Path | None = None,
+    server: ForkServer | None = None,
 ) -> Supervisor:
     """Return the supervisor of a stack.
 
@@ -75,6 +78,7 @@ def supervisor(
         workers: Number of worker processes for the agents' queues.
         scheduler_threads: Number of threads of the scheduler's worker.
         log_folder: Folder for one log per process; None sends all lines to standard error.
+        server: The server from which the processes are forked, or None; see ``fork_server``.
     """
     if log_folder is not None:
         private_folder(open_home(log_folder.parent) / log_folder.name)
@@ -87,7 +91,34 @@ def supervisor(
             say=lambda text: print(shown(f"agentchord: {text}"), file=sys.stderr, flush=True),
         ),
         grace_s=settings.engine.drain_grace_s + WIND_UP_S,
+        server=server,
     )
+
+
+@contextlib.contextmanager
+def fork_server(
+    settings: "Settings", environment: Mapping[str, str], *, simulator: bool = False
+) -> Iterator[ForkServer | None]:
+    """Run the server that imports everything that workers need; None where nothing can be forked.
+
+    Args:
+        settings: The settings, which name the providers and the keys.
+        environment: Environment of the processes.
+        simulator: Whether the simulator stands in for every provider.
+    """
+    if not CAN_FORK:
+        yield None
+        return
+    keys = settings.key_variables()
+    keyless = {name: value for name, value in environment.items() if name.upper() not in keys}
+    # Without a key, no worker loads the SDK of a provider.
+    protocols = {
+        provider.protocol
+        for provider in settings.all_providers()
+        if simulator or settings.access_to(provider.name).usable
+    }
+    with ForkServer(keyless, sorted(protocols)) as server:
+        yield server
 
 
 def simulated(simulator: "SimulatorProcess", settings: "Settings | None" = None) -> dict[str, str]:

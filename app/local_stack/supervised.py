@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from celery.__main__ import main as celery
@@ -19,15 +20,14 @@ from celery.signals import worker_ready
 READY = b"ready\n"
 
 
-def main(fd: int, grace_s: float, arguments: list[str]) -> None:
+def run(supervisor: socket.socket, grace_s: float, arguments: Sequence[str]) -> None:
     """Run Celery.
 
     Args:
-        fd: File descriptor of the socket.
+        supervisor: The socket.
         grace_s: Seconds between SIGTERM and SIGKILL after the end of the supervisor.
         arguments: The command line of ``celery``.
     """
-    supervisor = socket.socket(fileno=fd)
 
     def say_ready(**_: Any) -> None:
         supervisor.send(READY)
@@ -56,4 +56,4 @@ def _end_with(supervisor: socket.socket, grace_s: float) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])
+    run(socket.socket(fileno=int(sys.argv[1])), float(sys.argv[2]), sys.argv[3:])

@@ -11,13 +11,16 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from app.errors import AgentChordError
-from app.local_stack.process_output import MAX_LINE_BYTES, Output
+from app.local_stack.fork_server import ForkServer
+from app.local_stack.forking import Order
+from app.local_stack.process_output import Output
+from app.local_stack.processes import Process, start
 
 #: A process that ends sooner after it was ready has made a false start.
 HEALTHY_AFTER_S = 5.0
@@ -56,6 +59,8 @@ class Supervisor:
         environment: Environment of the processes.
         output: The object that receives the lines of the processes.
         grace_s: Seconds that processes get to end by themselves.
+        server: The server from which the processes are forked. None spawns each process, which then
+            imports everything itself.
     """
 
     def __init__(
@@ -65,12 +70,14 @@ class Supervisor:
         environment: Mapping[str, str],
         output: Output,
         grace_s: float,
+        server: ForkServer | None = None,
     ) -> None:
+        self._server = server
         self._programs = programs
         self._environment = dict(environment)
         self._output = output
         self._grace_s = grace_s
-        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._processes: dict[str, Process] = {}
         self._ready = {program.name: asyncio.Event() for program in programs}
         self._ready_s: dict[str, float] = {}  # by the clock of the loop, of the process that runs
         self._stopping = asyncio.Event()
@@ -130,8 +137,7 @@ class Supervisor:
         impolite = self._stopping.is_set()
         self._stopping.set()
         for process in self._processes.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGKILL if impolite else signal.SIGTERM)
+            process.send_signal(signal.SIGKILL if impolite else signal.SIGTERM)
 
     async def _close(self) -> None:
         if not self._stopping.is_set():
@@ -186,40 +192,31 @@ class Supervisor:
 
     async def _run(self, program: Program) -> int:
         """Run a process until the process ends, and return the exit code."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with ours:
-            with theirs:
-                process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "app.local_stack.supervised"),
-                    *(str(theirs.fileno()), str(self._grace_s), *program.arguments),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.STDOUT,
-                    env={
-                        name: value
-                        for name, value in self._environment.items()
-                        if name.upper() not in program.without
-                    },
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
-                    limit=MAX_LINE_BYTES,
-                )
+        order = Order(
+            arguments=program.arguments,
+            environment={
+                name: value
+                for name, value in self._environment.items()
+                if name.upper() not in program.without
+            },
+            folder=str(Path.cwd()),
+            grace_s=self._grace_s,
+        )
+        with contextlib.closing(await start(order, self._server)) as process:
             self._processes[program.name] = process
             if self._stopping.is_set():  # ``stop`` was called while the process was being started
-                process.terminate()
-            listening = asyncio.create_task(self._listen(program, ours))
+                process.send_signal(signal.SIGTERM)
+            listening = asyncio.create_task(self._listen(program, process.connection))
             try:
-                assert process.stdout is not None
-                await self._output.copy(program.name, process.stdout)
+                await self._output.copy(program.name, process.output)
                 return await process.wait()
             finally:
                 listening.cancel()
                 del self._processes[program.name]
 
-    async def _listen(self, program: Program, ours: socket.socket) -> None:
+    async def _listen(self, program: Program, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        if await loop.sock_recv(ours, 16):
+        if await loop.sock_recv(connection, 16):
             self._ready_s[program.name] = loop.time()
             self._ready[program.name].set()
 

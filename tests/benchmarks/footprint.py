@@ -1,7 +1,6 @@
 """`python -m tests.benchmarks.footprint`: start times and memory."""
 
 import argparse
-import subprocess
 import sys
 import tempfile
 import time
@@ -79,7 +78,7 @@ def _ready_s(stack: Stack) -> float:
     ready_s = time.perf_counter() - began_s
     try:
         worker.stop()
-    except subprocess.TimeoutExpired as error:
+    except TimeoutError as error:
         raise BenchmarkFailed("a worker did not end") from error
     return ready_s
 

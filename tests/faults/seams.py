@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 #: Boundaries at which an order may let a process die: after the commit of a claim, after that of a
@@ -259,9 +260,9 @@ def main(address: str, first: Mapping[str, Any], arguments: list[str]) -> None:
     Path(address).unlink(missing_ok=True)
     listener = Listener(address)
     threading.Thread(target=_take_orders, args=(listener, orders), daemon=True).start()
-    from app.local_stack.supervised import main as supervised
+    from app.local_stack.supervised import run
 
-    supervised(int(arguments[0]), float(arguments[1]), arguments[2:])
+    run(socket(fileno=int(arguments[0])), float(arguments[1]), arguments[2:])
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
-from app.bootstrap import build_platform, connected_settings
+from app.bootstrap import build_platform
 from app.client.client import Client
+from app.embedded.connected import connected_settings
 from app.sandbox.processes import Sandbox
 from app.simulator import Simulator
 from app.storage.session import create_engine

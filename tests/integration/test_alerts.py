@@ -20,11 +20,12 @@ from prometheus_client import generate_latest
 from redis.asyncio import Redis
 from uuid_utils.compat import uuid7
 
-from app.bootstrap import Platform, build_platform, connected_settings
+from app.bootstrap import Platform, build_platform
 from app.client.client import Client
 from app.client.live_state import LiveState
 from app.domain.policies import MonitorConfig
 from app.domain.status import AgentStatus
+from app.embedded.connected import connected_settings
 from app.failures.circuit import Message
 from app.failures.circuit_redis import RedisCircuits
 from app.monitoring.exporter import Exporter, registry_of

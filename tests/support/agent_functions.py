@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from pathlib import Path
@@ -105,3 +106,8 @@ def odd_value(name: str) -> Any:
     """Return a value that is not JSON, or that is not kept exactly."""
     values = {"nan": float("nan"), "inf": [-float("inf")], "huge": 1 << 1024, "half": "\ud800"}
     return values[name]
+
+
+def modules() -> list[str]:
+    """Return the names of all modules that this process has imported."""
+    return sorted(sys.modules)

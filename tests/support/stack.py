@@ -6,23 +6,29 @@ has the stack, this process is a client of the stack, too. So ``enqueue`` and
 the simulator's ledger.
 """
 
+import atexit
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
 from sqlalchemy.engine import make_url
 
+from app.domain.protocols import PROTOCOLS
 from app.embedded import Services, ServiceUrls
+from app.local_stack.fork_server import Forked, ForkServer
+from app.local_stack.forking import Order
 from app.local_stack.stack import simulated, worker_arguments
 from app.simulator import SimulatorProcess, run_in_process
 from tests.support.history_checks import assert_history_is_complete
@@ -32,7 +38,6 @@ from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 ALL_QUEUES = ("openai", "anthropic", "function", "http", "scheduler")
-SUPERVISED = "app.local_stack.supervised"
 READY_S = 60.0
 END_S = 20.0
 GRACE_S = 5.0
@@ -51,11 +56,50 @@ engine:
 """
 
 
+class ForkedProcess:
+    """A forked worker with the methods of ``subprocess.Popen``."""
+
+    def __init__(self, worker: Forked) -> None:
+        self.pid = worker.pid
+        self._worker = worker
+        self._code: int | None = None
+        self._closed = False
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None if the worker runs."""
+        with suppress(TimeoutError):
+            return self.wait(0.0)
+        return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end of the worker, and return its exit code."""
+        if self._code is None:
+            self._code = self._worker.wait(timeout)
+        return self._code
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the worker if it runs."""
+        if self.poll() is None:
+            self._worker.send_signal(number)
+
+    def terminate(self) -> None:
+        """Ask the worker to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill the worker, wait for its end, and release its descriptors."""
+        self.send_signal(signal.SIGKILL)
+        self.wait()
+        if not self._closed:
+            self._closed = True
+            self._worker.close()
+
+
 @dataclass
 class Worker:
     """A Celery worker process; when this process ends, the worker ends, too."""
 
-    process: subprocess.Popen[bytes]
+    process: ForkedProcess | subprocess.Popen[bytes]
     lifeline: socket.socket
     log: Path
 
@@ -71,6 +115,14 @@ class Worker:
         """Kill the worker."""
         self.process.kill()
         self.lifeline.close()
+
+
+@lru_cache
+def fork_server() -> ForkServer:
+    """Return the server that forks the workers of this process's tests."""
+    server = ForkServer({**os.environ, "PYTHONPATH": search_path()}, sorted(PROTOCOLS))
+    atexit.register(server.close)
+    return server
 
 
 @dataclass
@@ -147,7 +199,7 @@ class Stack:
         *queues: str,
         name: str,
         threads: int = 32,
-        program: Sequence[str] = (SUPERVISED,),
+        program: Sequence[str] = (),
         **environment: str,
     ) -> Worker:
         """Start a worker, and wait until it is ready; the caller must end the worker.
@@ -156,25 +208,24 @@ class Stack:
             *queues: Queues that the worker serves.
             name: First part of the worker's node name and of the name of its log.
             threads: Number of lanes that the worker runs at the same time.
-            program: The module that runs the worker, and arguments before the usual arguments.
+            program: The module that runs the worker, and arguments before the usual arguments; an
+                empty sequence forks the worker, as ``agentchord up`` does.
             **environment: Variables that differ from the stack's.
         """
-        arguments = worker_arguments(queues, threads=threads, name=name)
+        order = Order(
+            arguments=worker_arguments(queues, threads=threads, name=name),
+            environment=os.environ | {"PYTHONPATH": search_path()} | self.environment | environment,
+            folder=str(self.folder),
+            grace_s=GRACE_S,
+        )
+        process: ForkedProcess | subprocess.Popen[bytes]
         log = self.folder / f"{name}.log"
-        ours, theirs = socket.socketpair()
-        with theirs, log.open("ab") as output:
-            process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", *program),
-                    *(str(theirs.fileno()), str(GRACE_S), *arguments),
-                ],
-                cwd=self.folder,
-                env=os.environ | {"PYTHONPATH": search_path()} | self.environment | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=(theirs.fileno(),),
-            )
+        with log.open("ab") as output:
+            if program:
+                process, ours = _spawned(program, order, output)
+            else:
+                forked = fork_server().fork(order, output=output.fileno())
+                process, ours = ForkedProcess(forked), forked.connection
         worker = Worker(process=process, lifeline=ours, log=log)
         ours.settimeout(READY_S)
         try:
@@ -184,6 +235,26 @@ class Stack:
             worker.kill()
             raise
         return worker
+
+
+def _spawned(
+    program: Sequence[str], order: Order, output: BinaryIO
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", *program),
+                *(str(theirs.fileno()), str(order.grace_s), *order.arguments),
+            ],
+            cwd=order.folder,
+            env=order.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=(theirs.fileno(),),
+        )
+    return process, ours
 
 
 @contextmanager
@@ -225,7 +296,7 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture
 def stack(running_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     """The stack with a reset simulator; this process is a client of the stack."""
-    from app.bootstrap import connected_settings
+    from app.embedded.connected import connected_settings
 
     for name, value in running_stack.environment.items():
         monkeypatch.setenv(name, value)
@@ -252,7 +323,7 @@ def _quiet(stack: Stack) -> bool:
 @contextmanager
 def client_of(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make this process a client of a stack that tests do not share, inside the block."""
-    from app.bootstrap import connected_settings
+    from app.embedded.connected import connected_settings
 
     _close_client()
     for name, value in stack.environment.items():

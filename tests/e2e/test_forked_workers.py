@@ -1,0 +1,45 @@
+"""Forked workers on real services: they share all imports, and so does what they cost."""
+
+import subprocess
+import sys
+
+from app import Agent, Workflow, enqueue
+from app.domain.protocols import PROTOCOLS
+from tests.support.stack import Stack, search_path
+
+#: What the configuration names, and what each process makes for itself.
+OWN = ("app.examples", "celeryconfig", "runpy", "tests")
+IMPORTED = """
+import sys
+from app.local_stack.forking import load
+load(sys.argv[1:])
+print(*sys.modules)
+"""
+
+
+def test_a_worker_imports_nothing_that_the_fork_server_could_import(stack: Stack) -> None:
+    agents = [
+        Agent(
+            name="modules",
+            kind="function",
+            config={"function": "tests.support.agent_functions:modules"},
+            dependencies=["gpt", "claude"],
+        ),
+        Agent(name="gpt", prompt_template="Say hello.", llm_config={"model": "gpt-4o-mini"}),
+        Agent(
+            name="claude", prompt_template="Say hello.", llm_config={"model": "claude-haiku-4-5"}
+        ),
+    ]
+    run = enqueue(Workflow(name="modules", agents=agents))
+    assert run.wait(timeout=60) == "completed", run.error
+    shared = subprocess.run(
+        [sys.executable, "-c", IMPORTED, *PROTOCOLS],
+        env={"PYTHONPATH": search_path()},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+
+    late = set(run.result("modules")) - set(shared)
+
+    assert sorted(name for name in late if not name.startswith(OWN)) == []

@@ -66,7 +66,7 @@ def end_told(run: Run, name: str = "a") -> list[str | None]:
 
 def explained(stack: Stack, run: Run) -> dict[str, str]:
     """The findings of ``agentchord explain`` on the agent ``a``, by reason."""
-    done = stack.python("-m", "app.cli", "explain", run.id, "a", "--json")
+    done = stack.command("explain", run.id, "a", "--json")
     assert done.returncode == 0, done.stderr
     return {each["reason"]: each["text"] for each in json.loads(done.stdout)["findings"]}
 
@@ -84,7 +84,7 @@ def test_a_cut_answer_that_nobody_reads_is_accepted_and_told(
         "was cut at max_tokens in the only answer, and the output ends there"
     )
     page = tmp_path / "report.html"
-    assert stack.python("-m", "app.cli", "report", run.id, "--output", str(page)).returncode == 0
+    assert stack.command("report", run.id, "--output", str(page)).returncode == 0
     assert "was cut at max_tokens in the only answer" in page.read_text("utf-8")
 
 

@@ -266,7 +266,7 @@ def test_a_plan_counts_the_files_and_bounds_the_run(office: Office) -> None:
     given = {"scan": "scan.png", "invoice": "invoice.pdf"}
     file.write_text(json.dumps({"name": "invoices", "agents": agents, "input": given}))
 
-    told = office.stack.python("-m", "app.cli", "plan", str(file), "--json")
+    told = office.stack.command("plan", str(file), "--json")
     plan = json.loads(told.stdout)["agents"][0]
     run = finished(agent, given=given)
 

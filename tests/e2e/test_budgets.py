@@ -115,7 +115,7 @@ def statuses(stack: Stack, run: Run) -> dict[str, int]:
 
 
 def set_budget(stack: Stack, *words: str) -> None:
-    done = stack.python("-m", "app.cli", "budgets", "set", *words)
+    done = stack.command("budgets", "set", *words)
     assert done.returncode == 0, done.stderr
 
 
@@ -276,14 +276,14 @@ def test_the_command_lists_shows_and_removes_budgets(standing: Stack, sizes: Siz
 
 
 def budgets(stack: Stack, *words: str) -> str:
-    done = stack.python("-m", "app.cli", "budgets", *words)
+    done = stack.command("budgets", *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_a_budget_that_is_refused_says_what_to_do(stack: Stack) -> None:
     lines = [
-        stack.python("-m", "app.cli", "budgets", *words.split()).stderr
+        stack.command("budgets", *words.split()).stderr
         for words in (
             "set all everything --limit 1",
             "set module --limit 1",

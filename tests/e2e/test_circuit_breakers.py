@@ -62,7 +62,7 @@ def test_a_circuit_opens_spares_the_provider_and_closes_again(outage: Stack) -> 
     other = enqueue(workflow(20))
     wait_until(lambda: running(outage) == 28, what="everybody waits")
     wait_until(lambda: outage.sql("SELECT count(*) AS n FROM holds")[0]["n"] <= 1)
-    shown = outage.python("-m", "app.cli", "limits", "--json")
+    shown = outage.command("limits", "--json")
 
     # Only probes are sent, one after the other; a call may have been under way when it opened.
     tries = (time.monotonic() - started_s) / POLICY["open_s"]
@@ -76,7 +76,7 @@ def test_a_circuit_opens_spares_the_provider_and_closes_again(outage: Stack) -> 
         ("gpt-4o-mini", "open"),
         ("gpt-4o-mini", "half_open"),
     }
-    table = outage.python("-m", "app.cli", "limits")
+    table = outage.command("limits")
     assert "openai/gpt-4o-mini" in table.stdout
 
     outage.simulator.configure(faults=[])

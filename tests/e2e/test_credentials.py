@@ -120,10 +120,10 @@ def test_without_a_token_agents_are_retried_and_fail_with_the_remedy(served: Ser
 
 
 def test_doctor_calls_the_function_and_shows_no_token(served: Served) -> None:
-    done = served.stack.python("-m", "app.cli", "doctor", "--json")
+    done = served.stack.command("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(done.stdout)}
     served.server.broken = True
-    broken = served.stack.python("-m", "app.cli", "doctor", "--json")
+    broken = served.stack.command("doctor", "--json")
     served.server.broken = False
     warned = {check["name"]: check for check in json.loads(broken.stdout)}
 
@@ -142,7 +142,7 @@ def test_no_log_no_explanation_and_no_row_has_a_token(served: Served) -> None:
     finally:
         served.server.refusing = False
 
-    explained = served.stack.python("-m", "app.cli", "explain", str(run.id))
+    explained = served.stack.command("explain", str(run.id))
     logs = "".join(worker.log.read_text() for worker in served.stack.workers)
     stored = rows(served)
     for text in (explained.stdout, stored):

@@ -166,8 +166,8 @@ def test_files_and_commands_give_and_show_every_digit(stack: Stack, tmp_path: Pa
     (tmp_path / "in.yaml").write_text(f"a: {LARGE}\n")
     (tmp_path / "in.json").write_text(f'{{"b": {-LARGE}}}')
 
-    done = stack.python(
-        *("-m", "app.cli", "run", str(flow), "-f", "--json", "-i", f"@{tmp_path / 'in.yaml'}"),
+    done = stack.command(
+        *("run", str(flow), "-f", "--json", "-i", f"@{tmp_path / 'in.yaml'}"),
         *("-i", f"@{tmp_path / 'in.json'}", "-i", f"c:={LARGE}", "-i", f'{{"d": [{LARGE}]}}'),
     )
 

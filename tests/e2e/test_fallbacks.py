@@ -159,7 +159,7 @@ def test_estimates_are_kept_beside_the_usage_and_bounds_hold(stack: Stack) -> No
     for row in rows:
         assert 0 < row["input_tokens"] <= row["bound_tokens"]
         assert row["expected_tokens"] > 0
-    shown = stack.python("-m", "app.cli", "costs", "--estimates", "--json", "--since", "1d")
+    shown = stack.command("costs", "--estimates", "--json", "--since", "1d")
     assert '"bound_factor"' in shown.stdout, shown.stderr
     above = stack.sql("SELECT coalesce(sum(above_bound), 0) AS n FROM token_estimates")
     assert above == [{"n": Decimal(0)}]

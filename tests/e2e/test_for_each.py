@@ -222,8 +222,8 @@ def test_status_counts_items_and_names_inner_runs(stack: Stack) -> None:
     run.wait(timeout=WAIT_S)
     inner = run.results["check"].metadata["run_id"]
 
-    shown = stack.python("-m", "app.cli", "status", run.id)
-    told = stack.python("-m", "app.cli", "status", inner, "--json")
+    shown = stack.command("status", run.id)
+    told = stack.command("status", inner, "--json")
 
     assert "screen 3/3" in shown.stdout
     assert "screen[0]" not in shown.stdout

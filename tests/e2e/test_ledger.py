@@ -134,8 +134,8 @@ def test_a_run_is_priced_again_from_the_command_line(stack: Stack, is_inside: bo
     dearer = json.dumps({"model_prices": {"gpt-4o-mini": [{"input": 0.3, "output": 1.2}]}})
 
     def reprice(*words: str) -> Any:
-        command = ("-m", "app.cli", "costs", "reprice", run.id, "--json", *words)
-        done = stack.python(*command, AGENTCHORD_COSTS=dearer)
+        command = ("costs", "reprice", run.id, "--json", *words)
+        done = stack.command(*command, AGENTCHORD_COSTS=dearer)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

@@ -26,7 +26,7 @@ def stored(stack: Stack) -> Iterator[Stack]:
 
 
 def cli(stack: Stack, *words: str) -> tuple[int, str, str]:
-    done = stack.python("-m", "app.cli", "limits", *words)
+    done = stack.command("limits", *words)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -136,7 +136,7 @@ END = re.compile(r"  w0 \(General.*: completed")
 def test_following_on_the_terminal_shows_text_line_by_line(stack: Stack) -> None:
     (stack.folder / "live.json").write_text(json.dumps(writers(SLOW).definition()), "utf-8")
 
-    done = stack.python("-m", "app.cli", "run", "live.json", "--follow")
+    done = stack.command("run", "live.json", "--follow")
 
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

@@ -80,7 +80,7 @@ def test_a_used_up_day_takes_no_places_and_ends_when_its_limit_is_lifted(waits: 
     assert len(told) == DAILY
     assert all(row["data"]["waits_for"] and row["data"]["ready_in_s"] > 3000 for row in told)
 
-    page = waits.python("-m", "app.cli", "status", run.id).stdout
+    page = waits.command("status", run.id).stdout
     assert page.count("waiting for") == DAILY
 
     came_after_s = comes_back_after_s(waits, waiting[0]["id"])

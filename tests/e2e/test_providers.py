@@ -76,7 +76,7 @@ def agent(name: str, model: str, provider: str | None = None, **fields: Any) -> 
 
 
 def cli(served: Served, *arguments: str) -> Any:
-    done = served.stack.python("-m", "app.cli", *arguments, "--json")
+    done = served.stack.command(*arguments, "--json")
     assert done.stdout, done.stderr
     return json.loads(done.stdout)
 

@@ -59,7 +59,7 @@ def entries_of(stack: Stack, run: Run) -> list[dict[str, Any]]:
 def one_an_hour(stack: Stack) -> Iterator[Stack]:
     """The stack, with one request an hour for the model ``LIMITED``."""
     words = ("limits", "set", "openai", "--model", LIMITED, "requests_per_hour=1")
-    done = stack.python("-m", "app.cli", *words)
+    done = stack.command(*words)
     assert done.returncode == 0, done.stderr
     yield stack
     stack.sql("DELETE FROM rate_limits")

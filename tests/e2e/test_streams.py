@@ -142,7 +142,7 @@ def test_reasoning_that_nobody_sees_is_booked_in_full_and_pricing_again_finds_th
     assert [estimate["output_tokens"] for estimate in estimates.values()] == [400, 400]
     # This model writes its cache by default, at a price above that of fresh tokens.
     assert estimates["openai"]["cache_write_tokens"] > 0
-    again = stack.python("-m", "app.cli", "costs", "reprice", run.id, "--json", "--dry-run")
+    again = stack.command("costs", "reprice", run.id, "--json", "--dry-run")
     assert json.loads(again.stdout)["changes"] == []
 
 

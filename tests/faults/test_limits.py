@@ -82,7 +82,7 @@ def ended(stack: Stack, *, timeout_s: float = 60) -> None:
 
 def bucket(stack: Stack, model: str) -> dict[str, Any]:
     """State of the model's bucket, from the command line."""
-    done = stack.python("-m", "app.cli", "limits", "--json")
+    done = stack.command("limits", "--json")
     assert done.returncode == 0, done.stderr
     found = {line["bucket"]: line for line in json.loads(done.stdout)}
     return dict(found[f"openai/{model}"]["state"] or {})

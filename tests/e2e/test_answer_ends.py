@@ -8,11 +8,12 @@ import pytest
 
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, enqueue
 from app.examples.tools import check_total
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5"}
-WAIT_S = 30.0
+WAIT_S = scaled(30.0)
 LONG = "Go on. [[sim:output_tokens=150]]"
 CUTS_CALLS = "Use check_total. [[sim:cut_calls,times=1]] [[sim:tool_turns=2]]"
 SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}

@@ -15,6 +15,7 @@ from app import Run, enqueue
 from app.workflow_files.loader import load
 from tests.support.commands import answer, cli
 from tests.support.forked_commands import run_command
+from tests.support.pace import scaled
 from tests.support.stack import END_S, ROOT, Stack
 from tests.support.waiting import wait_until
 
@@ -44,7 +45,7 @@ def finished(file: Path) -> str:
     """Run a workflow file to its end; this process is a client of the stack, too."""
     loaded = load(file)
     run = enqueue(loaded.workflow, loaded.input)
-    assert run.wait(timeout=30) == "completed"
+    assert run.wait(timeout=scaled(30)) == "completed"
     return run.id
 
 
@@ -145,16 +146,16 @@ def test_interrupting_the_watcher_leaves_the_run_alone(stack: Stack, tmp_path: P
         stderr=subprocess.PIPE,
         text=True,
     ) as watcher:
-        wait_until(lambda: stack.simulator.summary()["requests"] == 2, timeout_s=20)
+        wait_until(lambda: stack.simulator.summary()["requests"] == 2, timeout_s=scaled(20))
 
         watcher.send_signal(signal.SIGINT)
 
-        _, err = watcher.communicate(timeout=20)
+        _, err = watcher.communicate(timeout=scaled(20))
     assert watcher.returncode == 130
     assert "agentchord: the run goes on: agentchord status" in err
     assert "Traceback" not in err
     (running,) = stack.sql("SELECT id FROM runs WHERE status = 'running'")
-    assert Run(running["id"]).wait(timeout=20) == "completed"
+    assert Run(running["id"]).wait(timeout=scaled(20)) == "completed"
 
 
 def test_runs_status_and_costs_say_the_same_of_a_run(stack: Stack, workflow_file: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from app import Agent, Workflow, WorkflowStatus, enqueue
 from app.client.run import Run
+from tests.support.pace import scaled
 from tests.support.stack import ALL_QUEUES, Stack, client_of, run_stack
 from tests.support.token_server import TokenServer, token_server_in_thread
 
@@ -58,7 +59,7 @@ def finished(name: str, *, stream: bool = False) -> Run:
         for number in range(AGENTS)
     ]
     run = enqueue(Workflow(name=name, agents=agents))
-    run.wait(timeout=30)
+    run.wait(timeout=scaled(30))
     return run
 
 

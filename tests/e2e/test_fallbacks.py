@@ -8,6 +8,7 @@ import pytest
 from app import Agent, Workflow, WorkflowStatus, enqueue
 from app.client.run import Run
 from app.errors import UnknownModel
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
 NO_RETRY = {"max_retries": 0}
@@ -20,7 +21,7 @@ def down(stack: Stack, *, provider: str = "openai", **fault: Any) -> None:
 
 def finished(name: str, *agents: Agent, **rules: Any) -> Run:
     run = enqueue(Workflow(name=name, agents=agents, **rules))
-    run.wait(timeout=30)
+    run.wait(timeout=scaled(30))
     return run
 
 

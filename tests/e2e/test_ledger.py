@@ -10,11 +10,12 @@ import pytest
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, enqueue
 from app.examples.tools import check_total
 from tests.support.ledgers import dollars_of
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
 MODELS = ("gpt-4o-mini", "gpt-6.1-terra", "claude-haiku-4-5", "claude-sonnet-5")
-WAIT_S = 30.0
+WAIT_S = scaled(30.0)
 #: Some 1,500 tokens, so that there is something to cache.
 LONG = "The terms and conditions of this contract apply to both of its parties. " * 85
 

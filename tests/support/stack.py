@@ -28,14 +28,15 @@ from app.simulator import SimulatorProcess, run_in_process
 from tests.support.forked_commands import run_command
 from tests.support.history_checks import assert_history_is_complete
 from tests.support.ledgers import DIFFERENT_TOTALS, assert_ledgers_agree
+from tests.support.pace import scaled
 from tests.support.planted import assert_not_logged, assert_not_printed, plant
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 ALL_QUEUES = ("openai", "anthropic", "function", "http", "scheduler")
 SUPERVISED = "app.local_stack.supervised"
-READY_S = 60.0
-END_S = 20.0
+READY_S = scaled(60.0)
+END_S = scaled(20.0)
 GRACE_S = 5.0
 # No test reaches these limits; a test of limits configures its own limits.
 CONFIGURATION = """\

@@ -18,10 +18,19 @@ from sqlalchemy.engine import make_url
 
 from app.embedded import Services, ServiceUrls
 from tests.support.databases import address, administration, clone
+from tests.support.pace import scaled
 from tests.support.planted import plant, pytest_runtest_makereport
 
 __all__ = ["pytest_runtest_makereport"]  # a hook, which pytest finds here
-FOREIGN_VARIABLES = ("OPENAI_", "ANTHROPIC_", "AGENTCHORD_", "DATABASE_URL", "REDIS_URL")
+#: Also one that lets each of our many processes compile every module again.
+FOREIGN_VARIABLES = (
+    "PYTHONDONTWRITEBYTECODE",
+    "OPENAI_",
+    "ANTHROPIC_",
+    "AGENTCHORD_",
+    "DATABASE_URL",
+    "REDIS_URL",
+)
 #: Kinds whose tests start services and wait.
 SLOW = ("e2e", "faults")
 KINDS = ("unit", "integration", "e2e", "faults", "browser", "benchmark")
@@ -84,6 +93,15 @@ def pytest_collection_modifyitems(
     yield
     if processes := getattr(config, "workerinput", {}).get("workercount"):
         items[:] = _dealt(items, processes)
+    if config.getoption("timeout") is None:
+        _scale_timeouts(items, float(config.getini("timeout")))
+
+
+def _scale_timeouts(items: Sequence[pytest.Item], usual_s: float) -> None:
+    """Let the ceiling of each test grow with the slowness of the machine."""
+    for item in items:
+        own = item.get_closest_marker("timeout")
+        item.add_marker(pytest.mark.timeout(scaled(own.args[0] if own else usual_s)), append=False)
 
 
 def _dealt(items: Sequence[pytest.Item], processes: int) -> list[pytest.Item]:

@@ -8,11 +8,12 @@ import pytest
 
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, enqueue
 from app.examples.tools import check_total
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5"}
-WAIT_S = 30.0
+WAIT_S = scaled(30.0)
 LONG = "Go on. [[sim:output_tokens=150]]"
 CUTS_CALLS = "Use check_total. [[sim:cut_calls,times=1]] [[sim:tool_turns=2]]"
 SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
@@ -66,7 +67,7 @@ def end_told(run: Run, name: str = "a") -> list[str | None]:
 
 def explained(stack: Stack, run: Run) -> dict[str, str]:
     """The findings of ``agentchord explain`` on the agent ``a``, by reason."""
-    done = stack.python("-m", "app.cli", "explain", run.id, "a", "--json")
+    done = stack.command("explain", run.id, "a", "--json")
     assert done.returncode == 0, done.stderr
     return {each["reason"]: each["text"] for each in json.loads(done.stdout)["findings"]}
 
@@ -84,7 +85,7 @@ def test_a_cut_answer_that_nobody_reads_is_accepted_and_told(
         "was cut at max_tokens in the only answer, and the output ends there"
     )
     page = tmp_path / "report.html"
-    assert stack.python("-m", "app.cli", "report", run.id, "--output", str(page)).returncode == 0
+    assert stack.command("report", run.id, "--output", str(page)).returncode == 0
     assert "was cut at max_tokens in the only answer" in page.read_text("utf-8")
 
 

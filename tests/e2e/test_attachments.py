@@ -18,6 +18,7 @@ from app.workflow_files.loader import load
 from tests.support.file_server import serving_files
 from tests.support.ledgers import assert_ledgers_agree
 from tests.support.media import pdf, png
+from tests.support.pace import scaled
 from tests.support.stack import CONFIGURATION, ROOT, Stack, client_of, run_stack
 
 EXAMPLE = ROOT / "app" / "examples" / "invoices.yaml"
@@ -76,7 +77,7 @@ def reader(protocol: str, *entries: Any, **fields: Any) -> Agent:
 def finished(*agents: Agent, given: Any = None, budget: float = 5.0) -> Run:
     workflow = Workflow(name="invoices", agents=agents, cost_budget=budget)
     run = enqueue(workflow, given or {})
-    run.wait(timeout=60)
+    run.wait(timeout=scaled(60))
     return run
 
 
@@ -117,7 +118,7 @@ def test_the_example_reads_an_invoice_as_pdf_and_one_as_image(office: Office) ->
     file = load(EXAMPLE)
 
     run = enqueue(file.workflow, file.input)
-    run.wait(timeout=60)
+    run.wait(timeout=scaled(60))
 
     assert run.status is WorkflowStatus.COMPLETED, run.results
     assert all(
@@ -197,14 +198,14 @@ def test_a_file_that_changes_between_attempts_fails_in_words_and_a_retry_sends_i
     for event in run.events():
         if event.type == "agent_retrying":
             file.write_bytes(png(20, 20))
-    run.wait(timeout=60)
+    run.wait(timeout=scaled(60))
     failed, ended = run.results["reader"], run.status
 
     assert ended == "failed"
     assert "attachments have changed since an earlier attempt" in (failed.error or "")
     assert f"agentchord retry {run.id}" in (failed.error or "")
     assert run.retry_failed()
-    run.wait(timeout=60)
+    run.wait(timeout=scaled(60))
     assert run.status == "completed"
     assert sent(office, run) == [hashed(png(10, 10)), hashed(png(20, 20))]
 
@@ -266,7 +267,7 @@ def test_a_plan_counts_the_files_and_bounds_the_run(office: Office) -> None:
     given = {"scan": "scan.png", "invoice": "invoice.pdf"}
     file.write_text(json.dumps({"name": "invoices", "agents": agents, "input": given}))
 
-    told = office.stack.python("-m", "app.cli", "plan", str(file), "--json")
+    told = office.stack.command("plan", str(file), "--json")
     plan = json.loads(told.stdout)["agents"][0]
     run = finished(agent, given=given)
 

@@ -13,13 +13,14 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from app import Agent, Run, Workflow, WorkflowStatus, enqueue
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
 AGENTS = 500
 PROMPT = "[[sim:output_tokens=20]] Say something."
 LATENCY_S = 0.1
-END_S = 60.0
+END_S = scaled(60.0)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def statuses(stack: Stack, run: Run) -> dict[str, int]:
 
 
 def set_budget(stack: Stack, *words: str) -> None:
-    done = stack.python("-m", "app.cli", "budgets", "set", *words)
+    done = stack.command("budgets", "set", *words)
     assert done.returncode == 0, done.stderr
 
 
@@ -217,7 +218,7 @@ def test_a_raised_limit_sets_waiting_agents_free(standing: Stack, sizes: Sizes) 
     wait_until(lambda: stack.sql("SELECT 1 FROM hold_queue"))
     set_budget(stack, "module", "Slow", "--limit", str(2 * sizes.worst_usd))
 
-    wait_until(lambda: stack.simulator.summary()["in_flight"] == 2, timeout_s=6)
+    wait_until(lambda: stack.simulator.summary()["in_flight"] == 2, timeout_s=scaled(6))
     assert run.wait(END_S) is WorkflowStatus.COMPLETED
 
 
@@ -276,14 +277,14 @@ def test_the_command_lists_shows_and_removes_budgets(standing: Stack, sizes: Siz
 
 
 def budgets(stack: Stack, *words: str) -> str:
-    done = stack.python("-m", "app.cli", "budgets", *words)
+    done = stack.command("budgets", *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_a_budget_that_is_refused_says_what_to_do(stack: Stack) -> None:
     lines = [
-        stack.python("-m", "app.cli", "budgets", *words.split()).stderr
+        stack.command("budgets", *words.split()).stderr
         for words in (
             "set all everything --limit 1",
             "set module --limit 1",

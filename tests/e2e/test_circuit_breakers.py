@@ -9,6 +9,7 @@ import pytest
 
 from app import Agent, Workflow, WorkflowStatus, enqueue
 from tests.support.ledgers import assert_ledgers_agree
+from tests.support.pace import scaled
 from tests.support.stack import CONFIGURATION, Stack, client_of, run_stack
 from tests.support.waiting import wait_until
 
@@ -62,7 +63,7 @@ def test_a_circuit_opens_spares_the_provider_and_closes_again(outage: Stack) -> 
     other = enqueue(workflow(20))
     wait_until(lambda: running(outage) == 28, what="everybody waits")
     wait_until(lambda: outage.sql("SELECT count(*) AS n FROM holds")[0]["n"] <= 1)
-    shown = outage.python("-m", "app.cli", "limits", "--json")
+    shown = outage.command("limits", "--json")
 
     # Only probes are sent, one after the other; a call may have been under way when it opened.
     tries = (time.monotonic() - started_s) / POLICY["open_s"]
@@ -76,13 +77,13 @@ def test_a_circuit_opens_spares_the_provider_and_closes_again(outage: Stack) -> 
         ("gpt-4o-mini", "open"),
         ("gpt-4o-mini", "half_open"),
     }
-    table = outage.python("-m", "app.cli", "limits")
+    table = outage.command("limits")
     assert "openai/gpt-4o-mini" in table.stdout
 
     outage.simulator.configure(faults=[])
 
-    assert run.wait(30) is WorkflowStatus.COMPLETED
-    assert other.wait(30) is WorkflowStatus.COMPLETED
+    assert run.wait(scaled(30)) is WorkflowStatus.COMPLETED
+    assert other.wait(scaled(30)) is WorkflowStatus.COMPLETED
     assert "circuit_closed" in types_of(outage)
     assert outage.sql("SELECT 1 FROM holds") == []
 
@@ -93,7 +94,7 @@ def test_other_models_and_refusals_are_not_held_back(outage: Stack) -> None:
     )
     limited = enqueue(workflow(10, "claude-haiku-4-5", max_retries=1))
 
-    assert limited.wait(30) is WorkflowStatus.FAILED
+    assert limited.wait(scaled(30)) is WorkflowStatus.FAILED
     assert {result.status for result in limited.results.values()} == {"rate_limited"}
     assert "circuit_open" not in types_of(outage)
 

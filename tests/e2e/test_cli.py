@@ -14,7 +14,9 @@ import pytest
 from app import Run, enqueue
 from app.workflow_files.loader import load
 from tests.support.commands import answer, cli
-from tests.support.stack import ROOT, Stack
+from tests.support.forked_commands import run_command
+from tests.support.pace import scaled
+from tests.support.stack import END_S, ROOT, Stack
 from tests.support.waiting import wait_until
 
 UNKNOWN = "01900000-0000-7000-8000-000000000000"
@@ -43,7 +45,7 @@ def finished(file: Path) -> str:
     """Run a workflow file to its end; this process is a client of the stack, too."""
     loaded = load(file)
     run = enqueue(loaded.workflow, loaded.input)
-    assert run.wait(timeout=30) == "completed"
+    assert run.wait(timeout=scaled(30)) == "completed"
     return run.id
 
 
@@ -144,16 +146,16 @@ def test_interrupting_the_watcher_leaves_the_run_alone(stack: Stack, tmp_path: P
         stderr=subprocess.PIPE,
         text=True,
     ) as watcher:
-        wait_until(lambda: stack.simulator.summary()["requests"] == 2, timeout_s=20)
+        wait_until(lambda: stack.simulator.summary()["requests"] == 2, timeout_s=scaled(20))
 
         watcher.send_signal(signal.SIGINT)
 
-        _, err = watcher.communicate(timeout=20)
+        _, err = watcher.communicate(timeout=scaled(20))
     assert watcher.returncode == 130
     assert "agentchord: the run goes on: agentchord status" in err
     assert "Traceback" not in err
     (running,) = stack.sql("SELECT id FROM runs WHERE status = 'running'")
-    assert Run(running["id"]).wait(timeout=20) == "completed"
+    assert Run(running["id"]).wait(timeout=scaled(20)) == "completed"
 
 
 def test_runs_status_and_costs_say_the_same_of_a_run(stack: Stack, workflow_file: Path) -> None:
@@ -234,9 +236,8 @@ def test_a_queue_without_a_worker_is_named(
 
 def test_migrating_says_what_it_did(database_url: str, redis_url: str) -> None:
     environment = alone(DATABASE_URL=database_url, REDIS_URL=redis_url)
-    program = [sys.executable, "-m", "app.cli", "migrate", "--json"]
 
-    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    done = run_command("migrate", "--json", cwd=ROOT, environment=environment, timeout_s=END_S)
 
     result = json.loads(done.stdout)
     assert result == {"before": result["after"], "after": result["after"], "changed": False}
@@ -245,11 +246,8 @@ def test_migrating_says_what_it_did(database_url: str, redis_url: str) -> None:
 @pytest.mark.parametrize("words", [["runs"], ["migrate"]])
 def test_an_unreachable_postgres_is_one_line_without_the_password(words: list[str]) -> None:
     variables = {"DATABASE_URL": "postgresql://me:secret@127.0.0.1:9/d", "REDIS_URL": "redis://h"}
-    program = [sys.executable, "-m", "app.cli", *words]
 
-    done = subprocess.run(
-        program, env=alone(**variables), capture_output=True, text=True, check=False
-    )
+    done = run_command(*words, cwd=ROOT, environment=alone(**variables), timeout_s=END_S)
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("agentchord: Postgres at 127.0.0.1:9 (database 'd') cannot be")

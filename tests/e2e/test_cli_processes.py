@@ -16,10 +16,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.support.pace import scaled
 from tests.support.stack import ROOT
 from tests.support.waiting import wait_until
 
-READY_S = 40.0
+READY_S = scaled(40.0)
 
 
 @contextmanager
@@ -66,7 +67,7 @@ def test_worker_becomes_a_celery_worker_for_its_queue(
         )
         process.terminate()
 
-        assert process.wait(20) == 0
+        assert process.wait(scaled(20)) == 0
     assert re.findall(r'"name": "(\w+)", "exchange"', asked.stdout) == ["scheduler"]
 
 
@@ -95,7 +96,7 @@ def test_a_worker_finds_modules_in_its_folder(
                 timeout_s=READY_S,
             )
             process.terminate()
-            assert process.wait(20) == 0, log.read_text()
+            assert process.wait(scaled(20)) == 0, log.read_text()
         finally:
             process.kill()
 
@@ -108,7 +109,7 @@ def test_beat_keeps_its_file_in_the_home(environment: dict[str, str], tmp_path: 
         wait_until(lambda: seconds_unchanged(tmp_path / "home") > 1.0, timeout_s=READY_S)
         process.terminate()
 
-        assert process.wait(20) == 0
+        assert process.wait(scaled(20)) == 0
 
 
 @pytest.mark.parametrize("words", [("app.cli", "beat"), ("celery", "-A", "app", "beat")])
@@ -158,7 +159,7 @@ def test_flower_asks_for_a_password_that_it_printed(
             lambda: "start workers with `agentchord up`" in log.read_text(), timeout_s=READY_S
         )
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(scaled(20)) == 0
         assert len(log.read_text().splitlines()) == 2  # the account, and that no worker answers
 
 
@@ -185,7 +186,7 @@ def answers(port: int, account: str) -> int | None:
     header = {"Authorization": f"Basic {b64encode(account.encode()).decode()}"} if account else {}
     try:
         with urlopen(
-            Request(f"http://127.0.0.1:{port}/workers", headers=header), timeout=5
+            Request(f"http://127.0.0.1:{port}/workers", headers=header), timeout=scaled(5)
         ) as page:
             return int(page.status)
     except HTTPError as error:

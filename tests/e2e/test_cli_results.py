@@ -5,6 +5,7 @@ from typing import Any
 
 from app import Agent, Run, Workflow, enqueue
 from tests.support.commands import cli
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
 CALL: dict[str, Any] = {"llm_config": {"model": "gpt-4o-mini"}, "max_retries": 0}
@@ -25,7 +26,7 @@ def ended() -> Run:
     ]
     workflow = Workflow(name="outputs", agents=agents)
     run = enqueue(workflow, {"text": LONG.strip(), "items": ["x", "y\x1b[2J"]})
-    run.wait(timeout=30)
+    run.wait(timeout=scaled(30))
     return run
 
 

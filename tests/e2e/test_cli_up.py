@@ -18,11 +18,12 @@ import pytest
 
 from app.simulator import SimulatorProcess, run_in_process
 from tests.support.ledgers import dollars_of
+from tests.support.pace import scaled
 from tests.support.promql import page_at, summed
 from tests.support.stack import ROOT
 from tests.support.waiting import wait_until
 
-READY_S = 60.0
+READY_S = scaled(60.0)
 CONFIGURATION = "imports: [app.examples.tools]\nengine: {worker_threads: 16, drain_grace_s: 3}\n"
 
 
@@ -53,7 +54,7 @@ class Up:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=scaled(60),
             check=False,
         )
 
@@ -187,7 +188,7 @@ def test_it_serves_runs_restarts_what_dies_and_ends_cleanly_on_sigterm(
         assert second.returncode == 0, second.stderr
 
         up.process.send_signal(signal.SIGTERM)
-        assert up.process.wait(30) == 0
+        assert up.process.wait(scaled(30)) == 0
         wait_until(up.nothing_left, what="no process is left")
         assert "Traceback" not in up.log.read_text()
 
@@ -199,12 +200,12 @@ def test_its_processes_end_when_it_is_killed_and_finish_their_calls_first(
     simulator.configure(latency_s=1.5)
     with running_up(tmp_path, simulator, "--log-files") as up:
         enqueued = up.cli("run", "app.examples.basic")
-        wait_until(lambda: simulator.summary()["in_flight"] == 1, timeout_s=20)
+        wait_until(lambda: simulator.summary()["in_flight"] == 1, timeout_s=scaled(20))
 
         up.process.kill()
-        up.process.wait(10)
+        up.process.wait(scaled(10))
 
-        wait_until(up.nothing_left, timeout_s=30, what="no process is left")
+        wait_until(up.nothing_left, timeout_s=scaled(30), what="no process is left")
         shown = json.loads(up.cli("status", enqueued.stdout.strip(), "--json").stdout)
         assert shown["agents"][0]["status"] == "completed"
         assert shown["status"] == "running"
@@ -227,7 +228,7 @@ def test_a_stack_that_cannot_start_ends_with_the_last_words_of_its_process(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=scaled(200),
         check=False,
     )
 

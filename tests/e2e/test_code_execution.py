@@ -11,13 +11,14 @@ from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, enqueue
 from app.errors import UnknownModel, WorkflowError
 from app.examples.tools import check_total
 from tests.support.ledgers import assert_ledgers_agree, dollars_of
+from tests.support.pace import scaled
 from tests.support.stack import CONFIGURATION, Stack, client_of, run_stack
 from tests.support.waiting import wait_until
 
 CLAUDE, NEWEST, GPT = "claude-haiku-4-5", "claude-sonnet-5", "gpt-6.1-terra"
 PROGRAM = {"server": "code_execution"}
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
-WAIT_S = 30.0
+WAIT_S = scaled(30.0)
 # The idle time of the provider, and the minute in which the call ended.
 BOOKED_S = {CLAUDE: 6 * 60, GPT: 21 * 60}
 HOUR_USD = {CLAUDE: Decimal("0.05"), GPT: Decimal("0.09")}
@@ -170,7 +171,7 @@ def test_another_worker_goes_on_in_the_container_of_a_killed_one(quick_stack: St
     wait_until(lambda: len(simulator.ledger()) == 2, what="the second call is under way")
     quick_stack.workers[0].kill()
     with quick_stack.worker():
-        run.wait(timeout=60)
+        run.wait(timeout=scaled(60))
 
     entries, served = entries_of(quick_stack, run), simulator.ledger()
     assert run.status == "completed"

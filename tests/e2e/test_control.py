@@ -10,10 +10,11 @@ import pytest
 from app import Agent, OpenAIClient, OrchestrationEngine, Run, Workflow, enqueue
 from app.errors import RunConflict
 from tests.support.commands import answer, cli
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
-WAIT_S = 30.0
+WAIT_S = scaled(30.0)
 
 
 def agent(name: str, prompt: str = "go", *dependencies: str, **fields: Any) -> Agent:

@@ -42,7 +42,7 @@ def test_a_tracker_prices_books_and_checks_on_the_cluster(tmp_path: Path) -> Non
     with run_stack(tmp_path) as stack:
         for words in ("all --limit 10 --period day", "module Finance --limit 1", "tenant acme"):
             limit = () if "--limit" in words else ("--limit", "5")
-            done = stack.python("-m", "app.cli", "budgets", "set", *words.split(), *limit)
+            done = stack.command("budgets", "set", *words.split(), *limit)
             assert done.returncode == 0, done.stderr
 
         program = stack.python("-c", PROGRAM)

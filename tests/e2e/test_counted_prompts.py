@@ -8,6 +8,7 @@ import pytest
 
 from app import Agent, Run, Workflow, WorkflowStatus, enqueue
 from tests.support.ledgers import assert_ledgers_agree
+from tests.support.pace import scaled
 from tests.support.stack import CONFIGURATION, Stack, client_of, run_stack
 from tests.support.waiting import wait_until
 
@@ -72,14 +73,14 @@ def held_tokens(stack: Stack, config: dict[str, Any], run: Run) -> float:
             "WHERE run_id = %s",
             run.id,
         ),
-        timeout_s=25,
+        timeout_s=scaled(25),
         what="a hold",
     )
     return float(rows[0]["amount_usd"] / PER_TOKEN[config["model"]])
 
 
 def ends(run: Run) -> WorkflowStatus:
-    run.wait(timeout=60)
+    run.wait(timeout=scaled(60))
     return run.status
 
 

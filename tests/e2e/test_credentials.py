@@ -9,6 +9,7 @@ import pytest
 
 from app import Agent, Workflow, WorkflowStatus, enqueue
 from app.client.run import Run
+from tests.support.pace import scaled
 from tests.support.stack import ALL_QUEUES, Stack, client_of, run_stack
 from tests.support.token_server import TokenServer, token_server_in_thread
 
@@ -58,7 +59,7 @@ def finished(name: str, *, stream: bool = False) -> Run:
         for number in range(AGENTS)
     ]
     run = enqueue(Workflow(name=name, agents=agents))
-    run.wait(timeout=30)
+    run.wait(timeout=scaled(30))
     return run
 
 
@@ -120,10 +121,10 @@ def test_without_a_token_agents_are_retried_and_fail_with_the_remedy(served: Ser
 
 
 def test_doctor_calls_the_function_and_shows_no_token(served: Served) -> None:
-    done = served.stack.python("-m", "app.cli", "doctor", "--json")
+    done = served.stack.command("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(done.stdout)}
     served.server.broken = True
-    broken = served.stack.python("-m", "app.cli", "doctor", "--json")
+    broken = served.stack.command("doctor", "--json")
     served.server.broken = False
     warned = {check["name"]: check for check in json.loads(broken.stdout)}
 
@@ -142,7 +143,7 @@ def test_no_log_no_explanation_and_no_row_has_a_token(served: Served) -> None:
     finally:
         served.server.refusing = False
 
-    explained = served.stack.python("-m", "app.cli", "explain", str(run.id))
+    explained = served.stack.command("explain", str(run.id))
     logs = "".join(worker.log.read_text() for worker in served.stack.workers)
     stored = rows(served)
     for text in (explained.stdout, stored):

@@ -9,9 +9,10 @@ from pydantic import BaseModel
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, enqueue
 from app.errors import WorkflowError
 from app.workflow_files.loader import load
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
-WAIT_S = 30.0
+WAIT_S = scaled(30.0)
 MODELS = ["gpt-4o-mini", "claude-haiku-4-5"]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.pace import scaled
 from tests.support.stack import ROOT
 from tests.support.waiting import wait_until
 
@@ -51,7 +52,7 @@ def test_it_runs_the_erp_example_and_its_ledger_equals_the_simulators(tmp_path: 
     home.mkdir()
 
     with start(home, cwd=tmp_path) as demo:
-        out, _ = demo.communicate(timeout=90)
+        out, _ = demo.communicate(timeout=scaled(90))
 
     assert demo.returncode == 0, out
     assert "level 6 of 6" in out
@@ -72,7 +73,7 @@ def test_an_interrupt_stops_everything_with_exit_code_0(tmp_path: Path) -> None:
 
         demo.send_signal(signal.SIGINT)
 
-        out, _ = demo.communicate(timeout=40)
+        out, _ = demo.communicate(timeout=scaled(40))
     assert demo.returncode == 0, out
     assert "interrupted; everything is stopped" in out
     assert "Traceback" not in out
@@ -97,7 +98,7 @@ def test_live_tells_the_worst_case_and_spends_nothing_where_nobody_can_agree(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=scaled(30),
         check=False,
     )
 
@@ -115,6 +116,6 @@ def test_a_termination_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
 
         demo.terminate()
 
-        out, _ = demo.communicate(timeout=40)
+        out, _ = demo.communicate(timeout=scaled(40))
     assert demo.returncode == 0, out
     wait_until(lambda: not left_behind(tmp_path), what="no process is left")

@@ -8,6 +8,7 @@ import pytest
 from redis import Redis
 
 from app import Agent, Workflow, WorkflowStatus, enqueue, enqueue_async
+from tests.support.pace import scaled
 from tests.support.stack import Stack, client_of, run_stack
 from tests.support.waiting import wait_until
 
@@ -36,7 +37,7 @@ def test_one_place_is_passed_on_from_provider_to_provider(stack: Stack) -> None:
 
     run = enqueue(workflow)
 
-    assert run.wait(30) is WorkflowStatus.COMPLETED
+    assert run.wait(scaled(30)) is WorkflowStatus.COMPLETED
     assert stack.simulator.summary()["peak_in_flight"] == 1
 
 
@@ -50,7 +51,7 @@ def test_max_parallel_agents_holds_across_lanes_and_is_used(stack: Stack) -> Non
 
     run = enqueue(workflow)
 
-    assert run.wait(30) is WorkflowStatus.COMPLETED
+    assert run.wait(scaled(30)) is WorkflowStatus.COMPLETED
     assert 10 <= stack.simulator.summary()["peak_in_flight"] <= 12
 
 
@@ -59,7 +60,7 @@ def test_a_retry_waits_out_its_backoff_and_then_succeeds(stack: Stack) -> None:
 
     run = enqueue(Workflow(name="retry", agents=[agent]))
 
-    assert run.wait(30) is WorkflowStatus.COMPLETED
+    assert run.wait(scaled(30)) is WorkflowStatus.COMPLETED
     (result,) = run.results.values()
     assert result.retry_count == 2
     entries = stack.sql("SELECT outcome FROM cost_entries WHERE run_id = %s ORDER BY id", run.id)
@@ -80,7 +81,7 @@ def test_a_run_that_takes_long_makes_way_for_one_that_waits(
 
         short = enqueue(Workflow(name="short", agents=agents(1, "openai")))
 
-        assert short.wait(15) is WorkflowStatus.COMPLETED
+        assert short.wait(scaled(15)) is WorkflowStatus.COMPLETED
         assert long.status is WorkflowStatus.RUNNING
 
 
@@ -96,7 +97,7 @@ def test_runs_that_start_at_once_share_messages_and_end_each_for_itself(stack: S
 
     async def run_all() -> list[WorkflowStatus]:
         runs = await asyncio.gather(*(enqueue_async(shapes[name]) for name in names))
-        return await asyncio.gather(*(run.wait_async(30) for run in runs))
+        return await asyncio.gather(*(run.wait_async(scaled(30)) for run in runs))
 
     with Redis.from_url(stack.urls.redis_url) as redis:
         before = redis.info("commandstats")["cmdstat_lpush"]["calls"]

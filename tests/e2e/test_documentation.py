@@ -13,6 +13,7 @@ import pytest
 from app import enqueue
 from app.workflow_files.loader import load
 from tests.support.markdown import ROOT, Block, commands, files_of, marked
+from tests.support.pace import scaled
 from tests.support.stack import Stack, search_path
 
 FIRST_WORKFLOW = ROOT / "docs" / "first-workflow.md"
@@ -58,7 +59,7 @@ def test_every_workflow_file_that_is_said_to_run_completes(
 
     run = enqueue(file.workflow, input=file.input)
 
-    assert run.wait(timeout=30) == "completed"
+    assert run.wait(timeout=scaled(30)) == "completed"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Terminal:
     def type(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         with self.start(command) as process:
-            output, errors = process.communicate(timeout=60)
+            output, errors = process.communicate(timeout=scaled(60))
         return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
     def start(self, command: str) -> subprocess.Popen[str]:
@@ -114,7 +115,7 @@ def test_the_first_workflow_goes_from_an_empty_folder_to_a_result(tmp_path: Path
         program = terminal.type("python order.py")
         costs = terminal.type("agentchord costs --by agent --json")
         stack.terminate()
-        _, errors = stack.communicate(timeout=60)
+        _, errors = stack.communicate(timeout=scaled(60))
 
     assert ready.startswith("ready: 2 workers, scheduler, "), errors
     for done in runs:

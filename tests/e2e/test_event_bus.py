@@ -8,10 +8,11 @@ from uuid import uuid4
 import pytest
 
 from app import Agent, EventBus, Run, Workflow, enqueue
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
 pytestmark = pytest.mark.usefixtures("stack")
-WAIT_S = 30.0
+WAIT_S = scaled(30.0)
 
 
 def finished_run(stack: Stack) -> tuple[Run, int]:

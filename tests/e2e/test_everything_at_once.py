@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from app import Agent, Workflow, enqueue
 from app.examples.tools import check_total
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
 ITEMS = 500
@@ -89,7 +90,7 @@ def test_everything_in_one_run_and_the_ledger_is_the_providers(stack: Stack) -> 
     documents = [{"text": f"document {number}"} for number in range(ITEMS)]
 
     run = enqueue(everything(), {"documents": documents})
-    run.wait(timeout=120)
+    run.wait(timeout=scaled(120))
 
     states = {name: result.status for name, result in run.results.items() if "[" not in name}
     assert states == dict.fromkeys(states, "completed") | {"praise": "skipped"}

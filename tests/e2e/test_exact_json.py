@@ -16,9 +16,10 @@ from app.domain.policies import MonitorConfig
 from app.errors import WorkflowError
 from tests.support.agent_server import AgentServer
 from tests.support.json_documents import json_values, refused_values, same
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
-WAIT_S = 30.0
+WAIT_S = scaled(30.0)
 LARGE = (1 << 70) + 1
 NOTABLE = {"large": LARGE, "small": -LARGE, "edges": [1 << 64, -(1 << 63) - 1, 1e16, 1e23]}
 
@@ -166,8 +167,8 @@ def test_files_and_commands_give_and_show_every_digit(stack: Stack, tmp_path: Pa
     (tmp_path / "in.yaml").write_text(f"a: {LARGE}\n")
     (tmp_path / "in.json").write_text(f'{{"b": {-LARGE}}}')
 
-    done = stack.python(
-        *("-m", "app.cli", "run", str(flow), "-f", "--json", "-i", f"@{tmp_path / 'in.yaml'}"),
+    done = stack.command(
+        *("run", str(flow), "-f", "--json", "-i", f"@{tmp_path / 'in.yaml'}"),
         *("-i", f"@{tmp_path / 'in.json'}", "-i", f"c:={LARGE}", "-i", f'{{"d": [{LARGE}]}}'),
     )
 

@@ -17,6 +17,7 @@ from app import Agent, Run, Workflow, enqueue
 from tests.support.commands import execute
 from tests.support.commands import printed as cli
 from tests.support.ledgers import assert_ledgers_agree
+from tests.support.pace import scaled
 from tests.support.stack import CONFIGURATION, ROOT, Stack, client_of, run_stack
 from tests.support.waiting import wait_until
 
@@ -69,7 +70,7 @@ def explained(
         found.update(reasons(run))
         return bool(until(found))
 
-    wait_until(holds, timeout_s=20, what=f"{found}")
+    wait_until(holds, timeout_s=scaled(20), what=f"{found}")
     return found
 
 
@@ -145,7 +146,7 @@ def finished(stack: Stack, ended: dict[str, str]) -> Run:
             llm("broken", "[[sim:status=400]]", max_retries=0),
             llm("after", "go", "broken"),
         )
-        run.wait(timeout=30)
+        run.wait(timeout=scaled(30))
         ended["run"] = run.id
     return Run(ended["run"])
 

@@ -8,6 +8,7 @@ import pytest
 from app import Agent, Workflow, WorkflowStatus, enqueue
 from app.client.run import Run
 from app.errors import UnknownModel
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
 NO_RETRY = {"max_retries": 0}
@@ -20,7 +21,7 @@ def down(stack: Stack, *, provider: str = "openai", **fault: Any) -> None:
 
 def finished(name: str, *agents: Agent, **rules: Any) -> Run:
     run = enqueue(Workflow(name=name, agents=agents, **rules))
-    run.wait(timeout=30)
+    run.wait(timeout=scaled(30))
     return run
 
 
@@ -159,7 +160,7 @@ def test_estimates_are_kept_beside_the_usage_and_bounds_hold(stack: Stack) -> No
     for row in rows:
         assert 0 < row["input_tokens"] <= row["bound_tokens"]
         assert row["expected_tokens"] > 0
-    shown = stack.python("-m", "app.cli", "costs", "--estimates", "--json", "--since", "1d")
+    shown = stack.command("costs", "--estimates", "--json", "--since", "1d")
     assert '"bound_factor"' in shown.stdout, shown.stderr
     above = stack.sql("SELECT coalesce(sum(above_bound), 0) AS n FROM token_estimates")
     assert above == [{"n": Decimal(0)}]

@@ -3,11 +3,12 @@
 import pytest
 
 from app import Agent, Run, Workflow, enqueue
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
 # From Python 3.12 on, a fork of a process with threads warns.
 PROGRAM = ("-W", "ignore::DeprecationWarning", "-m", "tests.support.first_calls")
-END_S = 90.0
+END_S = scaled(90.0)
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def run(stack: Stack) -> Run:
         config={"function": "tests.support.agent_functions:where_async"},
     )
     run = enqueue(Workflow(name="first calls", agents=[agent]), key="first")
-    assert run.wait(timeout=30) == "completed"
+    assert run.wait(timeout=scaled(30)) == "completed"
     return run
 
 

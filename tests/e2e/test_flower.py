@@ -18,11 +18,12 @@ import pytest
 
 from app import Agent, Run, Workflow, enqueue
 from app.examples import erp
+from tests.support.pace import scaled
 from tests.support.stack import Stack, search_path
 from tests.support.waiting import wait_until
 
-READY_S = 60.0
-RUNTIME_S = 60.0
+READY_S = scaled(60.0)
+RUNTIME_S = scaled(60.0)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Flower:
         header = {"Authorization": f"Basic {b64encode(words.encode()).decode()}"} if words else {}
         url = f"http://127.0.0.1:{self.port}{path}"
         try:
-            with urlopen(Request(url, headers=header), timeout=10) as page:
+            with urlopen(Request(url, headers=header), timeout=scaled(10)) as page:
                 return int(page.status), page.read().decode()
         except HTTPError as error:
             with error:

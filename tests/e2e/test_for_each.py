@@ -10,10 +10,11 @@ import pytest
 from app import Agent, Workflow, enqueue
 from app.client.process import process
 from app.errors import WorkflowError
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
-WAIT_S = 60.0
+WAIT_S = scaled(60.0)
 
 
 def agent(name: str, prompt: str = "go", *dependencies: str, **fields: Any) -> Agent:
@@ -194,16 +195,16 @@ def test_sub_workflows_for_each_element_end_although_one_run_may_run_at_once(
 
 
 def test_cancelling_the_outer_run_closes_the_calls_of_the_inner_one(stack: Stack) -> None:
-    slow = Workflow(name="slow", agents=[agent("wait", "[[sim:latency=30]]")])
+    slow = Workflow(name="slow", agents=[agent("wait", "[[sim:latency=600]]")])
     workflow = Workflow(
         name="cancelled", agents=[Agent(name="sub", kind="workflow", config={"workflow": slow})]
     )
     run = enqueue(workflow)
-    wait_until(lambda: stack.simulator.summary()["in_flight"], timeout_s=20)
+    wait_until(lambda: stack.simulator.summary()["in_flight"], timeout_s=scaled(20))
 
     assert run.cancel()
 
-    assert run.wait(timeout=15) == "cancelled"
+    assert run.wait(timeout=scaled(15)) == "cancelled"
     assert run.results["sub"].status == "cancelled"
     inner = run.results["sub"].metadata["run_id"]
     (row,) = stack.sql("SELECT status FROM runs WHERE id = %s", inner)
@@ -222,8 +223,8 @@ def test_status_counts_items_and_names_inner_runs(stack: Stack) -> None:
     run.wait(timeout=WAIT_S)
     inner = run.results["check"].metadata["run_id"]
 
-    shown = stack.python("-m", "app.cli", "status", run.id)
-    told = stack.python("-m", "app.cli", "status", inner, "--json")
+    shown = stack.command("status", run.id)
+    told = stack.command("status", inner, "--json")
 
     assert "screen 3/3" in shown.stdout
     assert "screen[0]" not in shown.stdout

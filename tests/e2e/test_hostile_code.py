@@ -22,6 +22,7 @@ from app.local_stack.process_output import Output
 from app.local_stack.stack import worker_arguments
 from app.local_stack.supervisor import Program, Supervisor, inherited_environment
 from tests.support.hostile_code import DEEDS, EXCEPTIONS
+from tests.support.pace import scaled
 from tests.support.stack import Stack, client_of, run_stack, search_path
 from tests.support.waiting import wait_until_async
 from workers.runtime import PROBES
@@ -42,7 +43,7 @@ on_failure: {MODULE}:on_failure
 engine: {{drain_grace_s: 3}}
 """
 AGENTS = "tests.support.agent_functions"
-WAIT_S = 60.0
+WAIT_S = scaled(60.0)
 PARTS = ("background", "heartbeat", "loop", "blocked loop", "locked interpreter")
 PLACES = st.sampled_from([*FUNCTIONS, *KINDS])
 DONE_BY = st.sampled_from([*EXCEPTIONS, *DEEDS, "agent_error"])

@@ -21,6 +21,7 @@ from app.client.process import transaction
 from app.domain.plain_text import FORMULA_SIGNS, json_shown, shown
 from app.monitoring.cluster import read_cluster
 from app.monitoring.exporter import registry_of
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
 #: Escapes of a terminal with a link, a bell, backspaces, other controls, marks of direction, tags
@@ -83,11 +84,11 @@ def runs(stack: Stack, earlier_version: None) -> tuple[Run, Run]:
         input={"text": text_of("output")},
         tenant=text_of("tenant"),
     )
-    failed.wait(timeout=60)
+    failed.wait(timeout=scaled(60))
     waiting = [function("waits", "everything")]
     cancelled = enqueue(Workflow(name=text_of("workflow"), agents=waiting))
     cancelled.cancel(text_of("reason"))
-    cancelled.wait(timeout=60)
+    cancelled.wait(timeout=scaled(60))
     return failed, cancelled
 
 

@@ -10,11 +10,12 @@ import pytest
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, enqueue
 from app.examples.tools import check_total
 from tests.support.ledgers import dollars_of
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
 MODELS = ("gpt-4o-mini", "gpt-6.1-terra", "claude-haiku-4-5", "claude-sonnet-5")
-WAIT_S = 30.0
+WAIT_S = scaled(30.0)
 #: Some 1,500 tokens, so that there is something to cache.
 LONG = "The terms and conditions of this contract apply to both of its parties. " * 85
 
@@ -134,8 +135,8 @@ def test_a_run_is_priced_again_from_the_command_line(stack: Stack, is_inside: bo
     dearer = json.dumps({"model_prices": {"gpt-4o-mini": [{"input": 0.3, "output": 1.2}]}})
 
     def reprice(*words: str) -> Any:
-        command = ("-m", "app.cli", "costs", "reprice", run.id, "--json", *words)
-        done = stack.python(*command, AGENTCHORD_COSTS=dearer)
+        command = ("costs", "reprice", run.id, "--json", *words)
+        done = stack.command(*command, AGENTCHORD_COSTS=dearer)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

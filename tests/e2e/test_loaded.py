@@ -8,10 +8,11 @@ import pytest
 from app import Agent, Workflow, enqueue
 from app.domain.loaded import Loaded
 from tests.support.commands import answer, cli
+from tests.support.pace import scaled
 from tests.support.stack import Stack, client_of, run_stack
 from tests.support.waiting import wait_until
 
-WAIT_S = 60.0
+WAIT_S = scaled(60.0)
 WRONG = """\
 name: wrong
 agents:

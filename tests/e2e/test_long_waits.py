@@ -11,6 +11,7 @@ import pytest
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, WorkflowStatus, enqueue
 from app.celery import app as celery
 from tests.support.ledgers import assert_ledgers_agree
+from tests.support.pace import at_this_pace, scaled
 from tests.support.stack import CONFIGURATION, Stack, client_of, run_stack
 from tests.support.waiting import wait_until
 
@@ -80,7 +81,7 @@ def test_a_used_up_day_takes_no_places_and_ends_when_its_limit_is_lifted(waits: 
     assert len(told) == DAILY
     assert all(row["data"]["waits_for"] and row["data"]["ready_in_s"] > 3000 for row in told)
 
-    page = waits.python("-m", "app.cli", "status", run.id).stdout
+    page = waits.command("status", run.id).stdout
     assert page.count("waiting for") == DAILY
 
     came_after_s = comes_back_after_s(waits, waiting[0]["id"])
@@ -90,8 +91,8 @@ def test_a_used_up_day_takes_no_places_and_ends_when_its_limit_is_lifted(waits: 
         '{"requests_per_day": null}',
     )
 
-    assert came_after_s < PROMPT_S
-    assert run.wait(10) is WorkflowStatus.COMPLETED
+    assert came_after_s < at_this_pace(PROMPT_S)
+    assert run.wait(scaled(10)) is WorkflowStatus.COMPLETED
     waits.sql("DELETE FROM rate_limits")
 
 
@@ -125,14 +126,14 @@ def test_an_open_circuit_takes_no_places(waits: Stack) -> None:
     at_once = RetryPolicy(max_retries=20, strategy=RetryStrategy.IMMEDIATE)
     run = enqueue(Workflow(name="an outage", agents=agents(6, "gpt-4o-mini", retry_policy=at_once)))
 
-    wait_until(lambda: len(given_back(waits, run)) == len(run.results), timeout_s=20)
+    wait_until(lambda: len(given_back(waits, run)) == len(run.results), timeout_s=scaled(20))
     waiting = given_back(waits, run)
     waits.simulator.configure(faults=[])
     back_s = time.monotonic()
 
     assert {row["waits_for"] for row in waiting} == {"openai/gpt-4o-mini circuit"}
-    assert run.wait(15) is WorkflowStatus.COMPLETED
-    assert time.monotonic() - back_s < CIRCUIT["open_s"] + 3
+    assert run.wait(scaled(15)) is WorkflowStatus.COMPLETED
+    assert time.monotonic() - back_s < CIRCUIT["open_s"] + at_this_pace(3)
     rows = waits.sql("SELECT retries, recoveries FROM agent_runs WHERE run_id = %s", run.id)
     assert {row["recoveries"] for row in rows} == {0}
     assert max(row["retries"] for row in rows) <= 5
@@ -142,7 +143,7 @@ def test_who_waits_for_money_takes_no_place_and_comes_back_when_it_is_free(waits
     waits.simulator.configure(latency_s=0.5)
     first = enqueue(Workflow(name="one", agents=agents(1, "gpt-4o-mini")))
     (hold,) = wait_until(lambda: waits.sql("SELECT amount_usd FROM holds"))
-    first.wait(10)
+    first.wait(scaled(10))
     waits.simulator.configure(latency_s=2.5)
     budget = float(hold["amount_usd"] + first.cost)
     run = enqueue(Workflow(name="short", agents=agents(2, "gpt-4o-mini"), cost_budget=budget))
@@ -155,12 +156,12 @@ def test_who_waits_for_money_takes_no_place_and_comes_back_when_it_is_free(waits
 
     assert waiting["waits_for"] == f"money of the budget of run {run.id}"
     assert len(places) == 1
-    assert time.monotonic() - free_s < PROMPT_S
-    assert run.wait(15) is WorkflowStatus.COMPLETED
+    assert time.monotonic() - free_s < at_this_pace(PROMPT_S)
+    assert run.wait(scaled(15)) is WorkflowStatus.COMPLETED
 
 
 def test_a_lane_that_waits_for_a_backoff_leaves_a_paused_run_at_once(waits: Stack) -> None:
-    slow = RetryPolicy(strategy=RetryStrategy.CONSTANT_DELAY, base_delay=6, jitter=False)
+    slow = RetryPolicy(strategy=RetryStrategy.CONSTANT_DELAY, base_delay=15, jitter=False)
     prompt = "[[sim:status=503,times=1]]"
     run = enqueue(Workflow(name="a backoff", agents=agents(1, "gpt-4o", prompt, retry_policy=slow)))
     wait_until(
@@ -175,8 +176,8 @@ def test_a_lane_that_waits_for_a_backoff_leaves_a_paused_run_at_once(waits: Stac
     run.resume()
 
     assert before == 1
-    assert left_s < 4  # of the 6 that its backoff takes; asking Celery takes half a second
-    assert run.wait(15) is WorkflowStatus.COMPLETED
+    assert left_s < 12  # of the 15 that its backoff takes; asking Celery takes half a second
+    assert run.wait(15 + scaled(15)) is WorkflowStatus.COMPLETED
 
 
 def lanes_of(run: Run) -> int:

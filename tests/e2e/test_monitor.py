@@ -18,6 +18,7 @@ from app import (
     Workflow,
     enqueue,
 )
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
@@ -53,8 +54,8 @@ def test_metrics_count_what_all_workers_did(stack: Stack) -> None:
     done = enqueue(Workflow(name="good", agents=[agent("a"), agent("b", dependencies=["a"])]))
     bad = enqueue(Workflow(name="bad", agents=[agent("c", "refuse me")]))
 
-    assert done.wait(timeout=30) == "completed"
-    assert bad.wait(timeout=30) == "failed"
+    assert done.wait(timeout=scaled(30)) == "completed"
+    assert bad.wait(timeout=scaled(30)) == "failed"
     after = monitor.get_metrics()
     grown = {name: after[name] - before[name] for name in after}
     assert grown["uptime_seconds"] > 0
@@ -82,7 +83,7 @@ COUNTS = {
 
 def test_the_summary_the_engine_and_another_process_say_the_same(stack: Stack) -> None:
     run = enqueue(Workflow(name="one", agents=[agent("a")]))
-    assert run.wait(timeout=30) == "completed"
+    assert run.wait(timeout=scaled(30)) == "completed"
 
     metrics = Monitor(SILENT).get_metrics()
     summary = Monitor(SILENT).get_summary()
@@ -107,7 +108,7 @@ def test_recent_events_are_the_histories_the_calls_and_what_programs_recorded(
 ) -> None:
     monitor = Monitor(SILENT)
     run = enqueue(Workflow(name="one", agents=[agent("a")]))
-    assert run.wait(timeout=30) == "completed"
+    assert run.wait(timeout=scaled(30)) == "completed"
     (result,) = run.results.values()
 
     monitor.record_event(

@@ -25,9 +25,9 @@ def test_a_run_takes_at_least_as_long_as_planned_and_not_much_longer(tmp_path: P
     assert len(load(file).workflow.agents) == AGENTS
 
     with run_stack(tmp_path, "openai", "scheduler", configuration=LIMITED) as stack:
-        told = stack.python("-m", "app.cli", "plan", str(file), "--json")
+        told = stack.command("plan", str(file), "--json")
         before = stack.simulator.summary()["requests"]
-        done = stack.python("-m", "app.cli", "run", str(file), "--follow", "--json")
+        done = stack.command("run", str(file), "--follow", "--json")
         served = stack.simulator.ledger()
 
     plan = json.loads(told.stdout)

@@ -21,10 +21,11 @@ from app.planning.figures import Forecast
 from app.planning.forecast import forecast
 from app.storage.earlier import read_earlier
 from tests.support.commands import answer, cli
+from tests.support.pace import scaled
 from tests.support.planned_runs import long_list, random_input, random_workflow
 from tests.support.stack import Stack
 
-WAIT_S = 300.0
+WAIT_S = scaled(300.0)
 WORKFLOWS = 40
 
 

@@ -13,6 +13,7 @@ from app.client.process import process
 from app.client.run import Run
 from app.simulator import SimulatorProcess, run_in_process
 from tests.support.ledgers import assert_ledgers_agree
+from tests.support.pace import scaled
 from tests.support.stack import ALL_QUEUES, Stack, client_of, run_stack
 from tests.support.waiting import wait_until
 
@@ -66,7 +67,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def finished(name: str, *agents: Agent) -> Run:
     run = enqueue(Workflow(name=name, agents=agents))
-    run.wait(timeout=30)
+    run.wait(timeout=scaled(30))
     return run
 
 
@@ -76,7 +77,7 @@ def agent(name: str, model: str, provider: str | None = None, **fields: Any) -> 
 
 
 def cli(served: Served, *arguments: str) -> Any:
-    done = served.stack.python("-m", "app.cli", *arguments, "--json")
+    done = served.stack.command(*arguments, "--json")
     assert done.stdout, done.stderr
     return json.loads(done.stdout)
 

@@ -11,6 +11,7 @@ import pytest
 from app import Agent, Workflow, enqueue
 from app.concurrency.loop_thread import LoopThread
 from tests.support.answers import Recorded, answering, corpus
+from tests.support.pace import scaled
 from tests.support.stack import ALL_QUEUES, Stack, client_of, run_stack
 
 CONFIGURATION = """\
@@ -97,7 +98,7 @@ def test_the_ledger_has_the_dollars_of_every_answer(recorded_stack: Stack) -> No
 
     runs = [enqueue(workflow(recorded)) for recorded in answers]
     for run in runs:
-        run.wait(timeout=240)
+        run.wait(timeout=scaled(240))
 
     rows = recorded_stack.sql("SELECT run_id, cost_usd, kind FROM cost_entries")
     booked = {str(row["run_id"]): row["cost_usd"] for row in rows}

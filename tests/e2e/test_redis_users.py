@@ -16,6 +16,7 @@ from redis.exceptions import NoPermissionError
 from app import Agent, Workflow, WorkflowStatus, enqueue
 from app.celery import app as celery
 from app.embedded.redis import find_program
+from tests.support.pace import scaled
 from tests.support.stack import ROOT, client_of, lead_celery_to, run_stack
 from tests.support.waiting import wait_until
 
@@ -83,10 +84,10 @@ def test_each_role_does_its_own_work_and_no_other(
         )
         with client_of(of_client, monkeypatch):
             runs = [enqueue(Workflow(name="roles", agents=[agent])) for _ in range(2)]
-            ends = [run.wait(60) for run in runs]
+            ends = [run.wait(scaled(60)) for run in runs]
         lead_celery_to(url_of("flower", redis_port))
         control: Any = celery.control
-        answers = control.inspect(timeout=60, limit=1).active_queues()
+        answers = control.inspect(timeout=scaled(60), limit=1).active_queues()
 
     assert ends == [WorkflowStatus.COMPLETED] * 2
     assert answers

@@ -11,11 +11,12 @@ from redis import Redis
 from app import Agent, Workflow, WorkflowStatus, enqueue
 from app.celery import LANE
 from app.celery import app as celery
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 from workers.remote_control import READING
 
-RUNTIME_S = 60.0
+RUNTIME_S = scaled(60.0)
 BASE64 = {"body_encoding": "base64", "delivery_info": {"routing_key": "openai"}}
 
 

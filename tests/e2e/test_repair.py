@@ -8,9 +8,10 @@ import pytest
 from app import Agent, Run, Workflow, enqueue
 from app.errors import WorkflowError
 from tests.support.commands import cli
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
-WAIT_S = 60.0
+WAIT_S = scaled(60.0)
 ONCE = "[[sim:status=400,times=1]]"
 ALWAYS = "[[sim:status=400]]"
 

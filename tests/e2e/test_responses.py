@@ -12,13 +12,14 @@ from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, enqueue
 from app.examples import basic, erp
 from app.examples.tools import check_total
 from tests.support.ledgers import dollars_of
+from tests.support.pace import at_this_pace, scaled
 from tests.support.stack import Stack
 
 LIMITED = "gpt-5.4-mini"
 MODEL, CLAUDE = "gpt-6.1-terra", "claude-haiku-4-5"
 RESPONSES, CHAT, MESSAGES = "/v1/responses", "/v1/chat/completions", "/v1/messages"
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
-WAIT_S = 30.0
+WAIT_S = scaled(30.0)
 SCHEMA = {
     "type": "object",
     "properties": {"correct": {"type": "boolean"}, "total": {"type": "number"}},
@@ -59,7 +60,7 @@ def entries_of(stack: Stack, run: Run) -> list[dict[str, Any]]:
 def one_an_hour(stack: Stack) -> Iterator[Stack]:
     """The stack, with one request an hour for the model ``LIMITED``."""
     words = ("limits", "set", "openai", "--model", LIMITED, "requests_per_hour=1")
-    done = stack.python("-m", "app.cli", *words)
+    done = stack.command(*words)
     assert done.returncode == 0, done.stderr
     yield stack
     stack.sql("DELETE FROM rate_limits")
@@ -211,7 +212,7 @@ def test_a_tier_without_capacity_pauses_nobody_and_counts_against_no_limit(
 
     run = run_to_end(Workflow(name="flex", agents=[flexible, after]))
 
-    assert time.monotonic() - started_s < 20
+    assert time.monotonic() - started_s < at_this_pace(20)
     assert {name: result.status.value for name, result in run.results.items()} == {
         "flexible": "failed",
         "after": "completed",

@@ -11,9 +11,10 @@ from pydantic import BaseModel
 
 from app import Agent, EventBus, Run, Workflow, enqueue, enqueue_async
 from app.errors import AgentChordError, OutputInvalid, RunConflict, UnknownRun, WorkflowError
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
-WAIT_S = 30.0
+WAIT_S = scaled(30.0)
 CALL: dict[str, Any] = {"llm_config": {"model": "gpt-4o-mini"}}
 
 

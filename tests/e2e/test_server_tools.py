@@ -12,6 +12,7 @@ from app.errors import UnknownModel, WorkflowError
 from app.examples.tools import check_total
 from app.workflow_files.loader import load
 from tests.support.ledgers import assert_ledgers_agree, dollars_of
+from tests.support.pace import scaled
 from tests.support.stack import CONFIGURATION, ROOT, Stack, client_of, run_stack
 from tests.support.waiting import wait_until
 
@@ -19,7 +20,7 @@ CLAUDE, GPT = "claude-haiku-4-5", "gpt-6.1-terra"
 RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
 SEARCH = {"server": "web_search", "max_uses": 3}
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
-WAIT_S = 30.0
+WAIT_S = scaled(30.0)
 EXAMPLE = ROOT / "app" / "examples" / "news.yaml"
 
 
@@ -258,7 +259,7 @@ def test_a_killed_worker_s_pauses_are_not_paid_again(quick_stack: Stack) -> None
     wait_until(lambda: len(simulator.ledger()) == 2, what="the second call is under way")
     quick_stack.workers[0].kill()
     with quick_stack.worker():
-        run.wait(timeout=60)
+        run.wait(timeout=scaled(60))
 
     entries = entries_of(quick_stack, run)
     assert run.status == "completed"

@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.support.pace import scaled
 from tests.support.servers import free_port, run_postgres, run_redis
 from tests.support.stack import search_path
 from tests.support.waiting import wait_until
@@ -20,7 +21,7 @@ from tests.support.waiting import wait_until
 MARK = "Zq9"
 PASSWORD = f"{MARK}%@:/?#[]!$&'()*+,;= \"\\é{MARK}"
 USER = "ada@shop"
-READY_S = 90.0
+READY_S = scaled(90.0)
 WORKFLOW = """\
 name: urls
 agents:
@@ -162,7 +163,7 @@ def answer_of(url: str, word: str) -> str:
 
     def page() -> str:
         try:
-            with urlopen(Request(url, headers=header), timeout=20) as answer:
+            with urlopen(Request(url, headers=header), timeout=scaled(20)) as answer:
                 text = str(answer.read().decode())
         except OSError:
             return ""

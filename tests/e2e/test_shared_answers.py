@@ -6,6 +6,7 @@ from redis import Redis
 
 from app import Agent, Workflow, WorkflowStatus, enqueue
 from app.client.run import Run
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
 
@@ -28,7 +29,7 @@ def labels(name: str, count: int, prompt: str, **fields: Any) -> Workflow:
 
 def finished(workflow: Workflow, **options: Any) -> Run:
     run = enqueue(workflow, **options)
-    run.wait(timeout=30)
+    run.wait(timeout=scaled(30))
     assert run.status is WorkflowStatus.COMPLETED
     return run
 
@@ -46,7 +47,7 @@ def test_equal_requests_at_the_same_time_are_one_call_across_processes(stack: St
     with stack.worker("openai"):
         runs = [enqueue(workflow) for _ in range(2)]
         for run in runs:
-            run.wait(timeout=30)
+            run.wait(timeout=scaled(30))
 
     assert len(stack.simulator.ledger()) == 1
     assert len({text for run in runs for text in run.outputs.values()}) == 1
@@ -92,7 +93,7 @@ def test_answers_that_were_cut_short_are_not_kept(stack: Stack) -> None:
 def test_refused_answers_are_not_kept(stack: Stack) -> None:
     workflow = labels("refused", 1, "Misbehave. [[sim:refuse]]")
 
-    ends = [enqueue(workflow).wait(timeout=30) for _ in range(2)]
+    ends = [enqueue(workflow).wait(timeout=scaled(30)) for _ in range(2)]
 
     assert ends == ["failed", "failed"]
     assert len(stack.simulator.ledger()) == 2
@@ -103,7 +104,7 @@ def test_a_waiting_agent_calls_itself_when_the_first_one_has_failed(stack: Stack
     workflow = labels("failing", 6, prompt, max_retries=0)
 
     run = enqueue(workflow)
-    run.wait(timeout=30)
+    run.wait(timeout=scaled(30))
 
     found = stack.sql("SELECT status FROM agent_runs WHERE run_id = %s", run.id)
     failed = sum(row["status"] == "failed" for row in found)

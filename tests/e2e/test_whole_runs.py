@@ -18,10 +18,11 @@ from app.monitoring.wording import counted, money
 from app.telemetry import metrics
 from tests.support.commands import printed
 from tests.support.names import named_in
+from tests.support.pace import scaled
 from tests.support.random_workflows import INPUT, draw_workflow
 from tests.support.stack import Stack
 
-WAIT_S = 120.0
+WAIT_S = scaled(120.0)
 # Seeds of workflows with lists of sub-workflows, in which agents fail, are skipped or cancelled.
 SEEDS = (0, 5, 8, 10, 16, 17, 20, 21)
 VIEWS = """

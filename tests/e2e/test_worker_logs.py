@@ -4,6 +4,7 @@ import json
 
 from app import Agent, Workflow, enqueue
 from app.telemetry.redaction import HIDDEN
+from tests.support.pace import scaled
 from tests.support.stack import Stack
 
 KEY = "sk-planted-0123456789abcdefghij"
@@ -18,7 +19,7 @@ def test_a_planted_key_is_in_no_log_no_event_and_no_stored_error(stack: Stack) -
         max_retries=0,
     )
     run = enqueue(Workflow(name="leaking", agents=[agent]), {"key": KEY})
-    assert run.wait(timeout=30) == "failed"
+    assert run.wait(timeout=scaled(30)) == "failed"
 
     told = [
         run.error or "",

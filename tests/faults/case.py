@@ -23,6 +23,7 @@ from tests.faults.invariants import (
 )
 from tests.faults.scenario import layered, tight
 from tests.support.history_checks import assert_history_is_complete
+from tests.support.pace import at_this_pace, scaled
 from tests.support.waiting import wait_until
 
 FAULTS_OF_A_MIX = 3
@@ -85,7 +86,7 @@ def run_case(cluster: Cluster, *faults: Fault, name: str = "", seed: int = 0) ->
             cluster.replace_dead()
         ended_at = now()
         cluster.replace_dead()
-        wait_until(cluster.ended, timeout_s=scale.ends_in_s, what="all runs have ended")
+        wait_until(cluster.ended, timeout_s=scaled(scale.ends_in_s), what="all runs have ended")
         wait_until(cluster.idle, timeout_s=BACK_S, what="the last money is booked")
     ended = {name for name, pid in processes.items() if cluster.workers[name].process.pid != pid}
     assert not ended or not all(fault.outlived for fault in faults), f"{ended} have ended"
@@ -100,7 +101,7 @@ def run_case(cluster: Cluster, *faults: Fault, name: str = "", seed: int = 0) ->
     assert_limits_were_kept(account, permits=permits)
     assert_history_is_complete(cluster.sql)
     moved_s = _moved_s(account, ended_at)
-    assert moved_s <= scale.moves_in_s, f"work moved again after {moved_s:.1f} s"
+    assert moved_s <= at_this_pace(scale.moves_in_s), f"work moved again after {moved_s:.1f} s"
     return Result(
         name=name,
         runs=len(account.runs),

@@ -8,9 +8,10 @@ from psycopg.rows import dict_row
 from sqlalchemy.engine import make_url
 
 from app.embedded.postgres import SUPERUSER
+from tests.support.pace import scaled
 from tests.support.waiting import wait_until
 
-BACK_S = 40.0
+BACK_S = scaled(40.0)
 SAMPLE_S = 0.1
 # Money that is held or spent beyond a limit that no real cost has overdrawn.
 BROKEN_BUDGETS = """

@@ -14,10 +14,12 @@ from enum import Flag, auto
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.pace import scaled
+
 CHUNK = 65_536
 #: Both services and both clients close a silent connection after about this time.
-GIVEN_UP_S = 10.0
-THERE_S = 10.0
+GIVEN_UP_S = scaled(10.0)
+THERE_S = scaled(10.0)
 
 
 class Way(Flag):

@@ -10,6 +10,7 @@ from app import Agent, Run, Workflow, enqueue
 from tests.faults.fleet import Fleet, run_fleet
 from tests.faults.test_workers import finished, pid_of
 from tests.support.ledgers import assert_ledgers_agree
+from tests.support.pace import scaled
 from tests.support.stack import CONFIGURATION, client_of
 from tests.support.waiting import wait_until
 
@@ -50,10 +51,10 @@ def killed_while_calling(fleet: Fleet, cost_budget: float) -> Run:
     stack = fleet.stack
     stack.simulator.configure(latency_s=LATENCY_S)
     run = enqueue(workflow(cost_budget))
-    wait_until(lambda: stack.simulator.summary()["in_flight"], timeout_s=30)
+    wait_until(lambda: stack.simulator.summary()["in_flight"], timeout_s=scaled(30))
     (holder,) = stack.sql("SELECT worker FROM agent_runs WHERE status = 'running'")
     os.kill(pid_of(holder["worker"]), signal.SIGKILL)
-    finished(stack, run.id, timeout_s=60)
+    finished(stack, run.id, timeout_s=scaled(60))
     return run
 
 

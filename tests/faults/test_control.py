@@ -19,6 +19,7 @@ from app.client.process import process
 from app.storage import control, progress
 from tests.faults.test_workers import pid_of
 from tests.support.ledgers import assert_ledgers_agree
+from tests.support.pace import at_this_pace, scaled
 from tests.support.stack import CONFIGURATION, Stack, client_of, run_stack
 from tests.support.waiting import wait_until
 
@@ -27,7 +28,7 @@ CONFIGURED = CONFIGURATION.replace(
     "engine:\n", "engine:\n  lease_s: 4\n  heartbeat_s: 1\n  watchdog_s: 1\n"
 )
 CLOSED_S = 2.0
-WAIT_S = 60.0
+WAIT_S = scaled(60.0)
 TALKERS = 0.2
 MODELS = ("gpt-4o-mini", "claude-haiku-4-5")
 ENDED = {"completed", "failed", "cancelled", "budget_exceeded"}
@@ -117,7 +118,7 @@ class Shift:
             self.barred_since = self.barred_since or self.now()
             closing_s = time.monotonic()
             wait_until(lambda: not self.stack.simulator.summary()["in_flight"])
-            assert time.monotonic() - closing_s < CLOSED_S
+            assert time.monotonic() - closing_s < at_this_pace(CLOSED_S)
 
     def cancel_unheard(self) -> None:
         """Cancel without a signal to workers: until a heartbeat only the budget stops calls."""
@@ -228,7 +229,7 @@ def test_no_call_starts_after_a_cancel_and_calls_in_flight_are_closed_within_2_s
     shift.cancel()
     served = watched.simulator.summary()["requests"]
 
-    assert shift.run.wait(CLOSED_S) == "cancelled"
+    assert shift.run.wait(scaled(CLOSED_S)) == "cancelled"
     assert_all_is_well(shift)
     assert watched.simulator.summary()["requests"] == served
 
@@ -247,7 +248,7 @@ def test_a_worker_killed_between_pause_and_resume_costs_one_repeat_of_its_calls(
     with watched.worker("openai", "anthropic"):
         watched.simulator.configure(latency_s=0.1)
         resting = "SELECT 1 FROM agent_runs WHERE run_id = %s AND status = 'running'"
-        wait_until(lambda: not watched.sql(resting, run.id), timeout_s=40, what="it rests")
+        wait_until(lambda: not watched.sql(resting, run.id), timeout_s=scaled(40), what="it rests")
         paused = run.status
         shift.resume()
         while run.wait(WAIT_S) != "completed":
@@ -306,7 +307,7 @@ def test_a_client_that_dies_right_after_its_commit_is_not_needed_any_more(watche
     assert in_one_transaction(partial(control.pause, run_id=id_))
     shift.barred_since = shift.now()
     resting = "SELECT 1 FROM agent_runs WHERE run_id = %s AND status = 'running'"
-    wait_until(lambda: not watched.sql(resting, id_), timeout_s=20)
+    wait_until(lambda: not watched.sql(resting, id_), timeout_s=scaled(20))
     shift.open(lambda: in_one_transaction(partial(control.resume, run_id=id_)))
     while shift.run.wait(WAIT_S) != "completed":
         assert_all_is_well(shift)

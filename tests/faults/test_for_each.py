@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults.test_workers import in_progress, pid_of
 from tests.support.ledgers import assert_ledgers_agree
+from tests.support.pace import scaled
 from tests.support.stack import run_stack
 from tests.support.waiting import wait_until
 
@@ -49,7 +50,7 @@ def test_a_worker_killed_with_200_items_in_flight_costs_no_item_and_no_dollar(
         program = stack.python("-c", ENQUEUE)
         run_id = program.stdout.strip()
         assert run_id, program.stderr
-        wait_until(lambda: len(in_progress(stack)) >= 200, timeout_s=30)
+        wait_until(lambda: len(in_progress(stack)) >= 200, timeout_s=scaled(30))
 
         os.kill(pid_of(in_progress(stack)[0]["worker"]), signal.SIGKILL)
         stack.simulator.configure(latency_s=0.1)
@@ -58,7 +59,7 @@ def test_a_worker_killed_with_200_items_in_flight_costs_no_item_and_no_dollar(
                 lambda: stack.sql(
                     "SELECT 1 FROM runs WHERE id = %s AND finished_at IS NOT NULL", run_id
                 ),
-                timeout_s=60,
+                timeout_s=scaled(60),
             )
 
         assert stack.sql("SELECT DISTINCT status FROM runs") == [{"status": "completed"}]

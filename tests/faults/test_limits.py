@@ -20,6 +20,7 @@ from app import enqueue as enqueue_workflow
 from tests.faults.fleet import Fleet, run_fleet
 from tests.support.embedded_home import gone
 from tests.support.ledgers import assert_ledgers_agree
+from tests.support.pace import at_this_pace, scaled
 from tests.support.stack import Stack, client_of
 from tests.support.waiting import wait_until
 
@@ -82,7 +83,7 @@ def ended(stack: Stack, *, timeout_s: float = 60) -> None:
 
 def bucket(stack: Stack, model: str) -> dict[str, Any]:
     """State of the model's bucket, from the command line."""
-    done = stack.python("-m", "app.cli", "limits", "--json")
+    done = stack.command("limits", "--json")
     assert done.returncode == 0, done.stderr
     found = {line["bucket"]: line for line in json.loads(done.stdout)}
     return dict(found[f"openai/{model}"]["state"] or {})
@@ -126,7 +127,7 @@ def most_at_once(records: list[dict[str, Any]]) -> int:
 def test_the_places_of_a_killed_worker_come_back_within_20_s(stack: Stack) -> None:
     stack.simulator.configure(latency_s=40)
     run = enqueue("gpt-4.1-nano", 40)
-    wait_until(lambda: stack.simulator.summary()["in_flight"] == PLACES, timeout_s=20)
+    wait_until(lambda: stack.simulator.summary()["in_flight"] == PLACES, timeout_s=scaled(20))
     wait_until(lambda: len(workers_of(stack, "agent_runs a")) == 2)
     held = workers_of(stack, "holds h JOIN agent_runs a ON a.id = h.agent_run_id")
     victim, places = held.most_common(1)[0]
@@ -136,11 +137,11 @@ def test_the_places_of_a_killed_worker_come_back_within_20_s(stack: Stack) -> No
     wait_until(lambda: stack.simulator.summary()["in_flight"] == PLACES - places)
     stack.simulator.configure(latency_s=0.5)
     lost = served(stack)
-    wait_until(lambda: served(stack) >= lost + places, timeout_s=30)
+    wait_until(lambda: served(stack) >= lost + places, timeout_s=scaled(30))
 
-    assert time.monotonic() - killed_s < 20
+    assert time.monotonic() - killed_s < at_this_pace(20)
     assert stack.simulator.summary()["in_flight"] <= PLACES
-    ended(stack, timeout_s=90)
+    ended(stack, timeout_s=scaled(90))
     statuses = stack.sql("SELECT DISTINCT status FROM agent_runs WHERE run_id = %s", run.id)
     assert statuses == [{"status": "completed"}]
     assert most_at_once(stack.simulator.ledger()) == PLACES
@@ -159,7 +160,7 @@ def test_a_flushed_redis_does_not_forget_what_the_hour_has_used(stack: Stack) ->
 
     flush(stack)
     enqueue(model, 15)
-    wait_until(lambda: bucket(stack, model).get("waiting") == 5, timeout_s=30)
+    wait_until(lambda: bucket(stack, model).get("waiting") == 5, timeout_s=scaled(30))
 
     assert bucket(stack, model)["next_free_s"] > 60
     assert served(stack) == HOURLY
@@ -170,12 +171,12 @@ def test_a_flushed_redis_does_not_forget_the_calls_in_flight(stack: Stack) -> No
     model = "gpt-4.1"
     stack.simulator.configure(latency_s=8)
     run = enqueue(model, 40)
-    wait_until(lambda: stack.simulator.summary()["in_flight"] == HOURLY, timeout_s=30)
+    wait_until(lambda: stack.simulator.summary()["in_flight"] == HOURLY, timeout_s=scaled(30))
     assert stack.sql("SELECT 1 FROM cost_entries WHERE run_id = %s", run.id) == []
 
     flush(stack)
-    wait_until(lambda: bucket(stack, model).get("waiting") == 10, timeout_s=30)
-    wait_until(lambda: not stack.simulator.summary()["in_flight"], timeout_s=30)
+    wait_until(lambda: bucket(stack, model).get("waiting") == 10, timeout_s=scaled(30))
+    wait_until(lambda: not stack.simulator.summary()["in_flight"], timeout_s=scaled(30))
 
     assert bucket(stack, model)["next_free_s"] > 60
     assert served(stack) == HOURLY
@@ -187,7 +188,7 @@ def test_a_flushed_redis_breaks_a_minute_limit_by_no_more_than_one_burst(stack: 
         limits=[{"provider": "openai", "requests_per_minute": PER_MINUTE, "burst": BURST}]
     )
     run = enqueue("gpt-4o-mini", 100)
-    wait_until(lambda: served(stack) >= 30, timeout_s=30)
+    wait_until(lambda: served(stack) >= 30, timeout_s=scaled(30))
 
     flush(stack)
     ended(stack)
@@ -201,14 +202,14 @@ def test_while_redis_is_away_calls_wait_and_nothing_else_happens(stack: Stack) -
         limits=[{"provider": "openai", "requests_per_minute": PER_MINUTE, "burst": BURST}]
     )
     run = enqueue("gpt-4o", 100)
-    wait_until(lambda: served(stack) >= 30, timeout_s=30)
+    wait_until(lambda: served(stack) >= 30, timeout_s=scaled(30))
     assert not any_says(stack, "limits_unavailable")
 
     with redis_away(stack):
-        wait_until(lambda: all_say(stack, "limits_unavailable"), timeout_s=20)
+        wait_until(lambda: all_say(stack, "limits_unavailable"), timeout_s=scaled(20))
         wait_until(lambda: not stack.simulator.summary()["in_flight"])
         before = served(stack)
-        wait_until(lambda: beats_later(stack, seconds=3), timeout_s=20)
+        wait_until(lambda: beats_later(stack, seconds=3), timeout_s=scaled(20))
         assert served(stack) == before < 100
     ended(stack)
 

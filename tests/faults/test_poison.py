@@ -9,6 +9,7 @@ import pytest
 
 from app import Agent, Run, Workflow, WorkflowStatus, enqueue
 from tests.support.ledgers import assert_ledgers_agree
+from tests.support.pace import scaled
 from tests.support.stack import CONFIGURATION, Stack, Worker, client_of, run_stack
 from tests.support.waiting import wait_until
 
@@ -82,7 +83,7 @@ def finish_with_new_workers(stack: Stack, run: Run) -> int:
     while not run.status.is_final:
         with stack.worker("openai", "anthropic") as worker:
             end = partial(_has_ended, run, worker)
-            wait_until(end, timeout_s=40, what="the worker has died, or the run has ended")
+            wait_until(end, timeout_s=scaled(40), what="the worker has died, or the run has ended")
             deaths += worker.process.poll() is not None
     return deaths
 
@@ -122,7 +123,7 @@ def test_a_result_that_is_too_large_fails_its_agent_and_keeps_the_cost(stack: St
     with stack.worker("openai", "anthropic"):
         run = enqueue(Workflow(name="sizes", agents=[large, refused, flaky, *small]))
 
-        assert run.wait(30) is WorkflowStatus.PARTIALLY_COMPLETED
+        assert run.wait(scaled(30)) is WorkflowStatus.PARTIALLY_COMPLETED
         wait_until(lambda: len(told(stack)) == 2, what="two failures are told")
 
     result = run.results["large"]
@@ -150,8 +151,8 @@ def test_an_agents_timeout_is_retried_and_a_runs_timeout_ends_it(stack: Stack) -
         timed = enqueue(Workflow(name="timeout", agents=[slow]))
         overdue = enqueue(Workflow(name="overdue", agents=[stuck, waiting], timeout=2))
 
-        assert timed.wait(30) is WorkflowStatus.COMPLETED
-        assert overdue.wait(30) is WorkflowStatus.FAILED
+        assert timed.wait(scaled(30)) is WorkflowStatus.COMPLETED
+        assert overdue.wait(scaled(30)) is WorkflowStatus.FAILED
 
     assert timed.results["slow"].retry_count == 1
     (first,) = stack.sql(

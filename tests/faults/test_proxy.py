@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults import proxy as proxies
 from tests.faults.proxy import Proxy, Way
+from tests.support.pace import scaled
 
 SOON_S = 0.2
 
@@ -36,12 +37,12 @@ def echo(tmp_path: Path) -> Iterator[Path]:
         thread.start()
         yield path
         listener.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        thread.join(scaled(5))
 
 
 @contextmanager
 def connected(proxy: Proxy) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=scaled(5)) as client:
         client.sendall(b"a")
         assert client.recv(10) == b"A"
         yield client
@@ -55,7 +56,7 @@ def test_nothing_gets_through_a_cut_and_everything_arrives_after_it(echo: Path, 
             client.settimeout(SOON_S)
             with pytest.raises(TimeoutError):
                 client.recv(10)
-        client.settimeout(5)
+        client.settimeout(scaled(5))
 
         assert client.recv(10) == b"BC"
 
@@ -81,7 +82,7 @@ def test_who_connects_to_a_cut_network_waits(echo: Path) -> None:
             late.sendall(b"z")
             with pytest.raises(TimeoutError):
                 late.recv(10)
-        late.settimeout(5)
+        late.settimeout(scaled(5))
 
         assert late.recv(10) == b"Z"
         late.close()

@@ -11,6 +11,7 @@ import pytest
 from app import Agent, Run, Workflow, WorkflowStatus, enqueue
 from tests.faults.test_workers import pid_of
 from tests.support.ledgers import assert_ledgers_agree
+from tests.support.pace import at_this_pace, scaled
 from tests.support.stack import CONFIGURATION, Stack, Worker, client_of, run_stack
 from tests.support.waiting import wait_until
 
@@ -67,7 +68,7 @@ def ended_after_s(worker: Worker) -> float:
     """Ask a worker to end; returns the seconds until it has."""
     started_s = time.monotonic()
     worker.process.terminate()
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(scaled(30)) == 0
     return time.monotonic() - started_s
 
 
@@ -104,17 +105,19 @@ def test_a_rolling_restart_of_all_workers_repeats_no_call(
         workers.enter_context(stack.worker(*queues))
     stack.simulator.configure(latency_s=LATENCY_S, jitter_s=JITTER_S)
     run = enqueue(many_levels())
-    wait_until(lambda: len(served(stack)) >= WIDTH, timeout_s=30, what="the run is under way")
+    wait_until(
+        lambda: len(served(stack)) >= WIDTH, timeout_s=scaled(30), what="the run is under way"
+    )
 
     seconds = [ended_after_s(worker) for worker in leaving]
     under_way = not run.status.is_final
-    ended = run.wait(60)
+    ended = run.wait(scaled(60))
 
     print("handed over in", *(f"{each:.1f}" for each in seconds), "s")  # noqa: T201  pytest -s
     assert under_way, "the restart was over before the run"
     assert ended is WorkflowStatus.COMPLETED
     assert_nothing_was_repeated(stack, run, LEVELS * WIDTH)
-    assert max(seconds) < LATENCY_S + JITTER_S + END_S
+    assert max(seconds) < LATENCY_S + JITTER_S + at_this_pace(END_S)
 
 
 def test_what_waits_at_a_worker_that_is_told_to_end_goes_on_elsewhere_at_once(
@@ -137,12 +140,12 @@ def test_what_waits_at_a_worker_that_is_told_to_end_goes_on_elsewhere_at_once(
 
     leaving.process.terminate()
     told_s = time.monotonic()
-    wait_until(lambda: sum(owner != name for owner in owners(stack)) == 2, timeout_s=SLOW_S)
+    wait_until(lambda: sum(owner != name for owner in owners(stack)) == 2, timeout_s=scaled(SLOW_S))
     taken_over_s = time.monotonic() - told_s
-    ended = run.wait(40)
+    ended = run.wait(scaled(40))
 
     print(f"taken over in {taken_over_s:.2f} s")  # noqa: T201  pytest -s
-    assert taken_over_s < 1.5
+    assert taken_over_s < at_this_pace(1.5)
     assert ended is WorkflowStatus.COMPLETED
     assert_nothing_was_repeated(stack, run, len(agents))
 

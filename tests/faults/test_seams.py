@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from tests.faults.seams import Orders
+from tests.support.pace import scaled
 from tests.support.stack import search_path
 
 AHEAD_S = 300.0
@@ -56,7 +57,7 @@ def test_a_bent_clock_is_what_everything_in_a_worker_reads() -> None:
         env=os.environ | {"PYTHONPATH": search_path()},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=False,
     )
 

@@ -17,6 +17,7 @@ from tests.faults.injections import (
 )
 from tests.faults.scenario import SHORT
 from tests.faults.seams import FENCING, WATCHDOG
+from tests.support.pace import scaled
 from tests.support.stack import client_of
 from tests.support.waiting import wait_until
 
@@ -58,14 +59,16 @@ def test_nothing_is_lost_and_no_promise_is_broken_by_a_mix(cluster: Cluster, mix
 def frozen_until_others_have_taken_over(cluster: Cluster) -> Iterator[None]:
     """A worker with several calls under way: a single one may end without an effect."""
     summary = cluster.stack.simulator.summary
-    wait_until(lambda: summary()["in_flight"] >= 6, timeout_s=30, what="calls to be out")
+    wait_until(lambda: summary()["in_flight"] >= 6, timeout_s=scaled(30), what="calls to be out")
     with freeze_worker(cluster):
         ids = [run.id for run in cluster.runs]
         query = (
             "SELECT 1 FROM attempts t JOIN agent_runs a ON a.id = t.agent_run_id"
             " WHERE a.run_id = ANY(%s::uuid[]) AND t.outcome = 'lost'"
         )
-        wait_until(lambda: cluster.sql(query, ids), timeout_s=30, what="its leases are gone")
+        wait_until(
+            lambda: cluster.sql(query, ids), timeout_s=scaled(30), what="its leases are gone"
+        )
         yield
 
 

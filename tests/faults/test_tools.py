@@ -11,6 +11,7 @@ import pytest
 
 from app import Agent, Run, Workflow, WorkflowStatus, enqueue
 from tests.support.ledgers import assert_ledgers_agree
+from tests.support.pace import scaled
 from tests.support.stack import CONFIGURATION, Stack, client_of, run_stack
 from tests.support.waiting import wait_until
 
@@ -177,7 +178,7 @@ def states(stack: Stack, run: Run) -> dict[str, str]:
 
 def reached(stack: Stack, run: Run, **expected: str) -> None:
     """Wait until the tools of the run have these states."""
-    wait_until(lambda: states(stack, run) == expected, timeout_s=20, what=f"{expected}")
+    wait_until(lambda: states(stack, run) == expected, timeout_s=scaled(20), what=f"{expected}")
 
 
 def requests(stack: Stack) -> int:
@@ -200,7 +201,7 @@ def test_a_worker_killed_in_a_tool_loop_repeats_no_finished_tool_and_pays_no_tur
     crew.leave()
     (stack.folder / "go").touch()
     crew.work()
-    assert run.wait(timeout=30) is WorkflowStatus.COMPLETED
+    assert run.wait(timeout=scaled(30)) is WorkflowStatus.COMPLETED
 
     assert used(stack) == {"quick": 1, "pay": 1, "look": 2}
     assert states(stack, run) == {"quick": "completed", "pay": "unknown", "look": "completed"}
@@ -227,7 +228,7 @@ def test_a_worker_told_to_end_hands_the_conversation_over(stack: Stack, crew: Cr
     handed_over = run.results["agent"]
     (stack.folder / "go").touch()
     crew.work()
-    assert run.wait(timeout=30) is WorkflowStatus.COMPLETED
+    assert run.wait(timeout=scaled(30)) is WorkflowStatus.COMPLETED
 
     assert used(stack) == {"quick": 1, "sleep": 1, "sleep was cancelled": 1}
     assert states(stack, run) == {"quick": "completed", "sleep": "unknown"}
@@ -243,10 +244,10 @@ def test_a_paused_run_finishes_its_tools_and_goes_on_after_them(stack: Stack, cr
     assert run.pause()
     (stack.folder / "go").touch()
     reached(stack, run, quick="completed", pay="completed")
-    wait_until(lambda: run.results["agent"].status == "pending", timeout_s=10)
+    wait_until(lambda: run.results["agent"].status == "pending", timeout_s=scaled(10))
     before = requests(stack)
     run.resume()
-    assert run.wait(timeout=30) is WorkflowStatus.COMPLETED
+    assert run.wait(timeout=scaled(30)) is WorkflowStatus.COMPLETED
 
     assert before == 1
     assert used(stack) == {"quick": 1, "pay": 1}
@@ -258,14 +259,14 @@ def test_a_run_that_is_paused_before_its_tools_start_starts_them_when_it_goes_on
 ) -> None:
     crew.work()
     run = start("[[sim:latency=0.5]] Use quick.", "quick")
-    wait_until(lambda: stack.simulator.summary()["in_flight"], timeout_s=10)
+    wait_until(lambda: stack.simulator.summary()["in_flight"], timeout_s=scaled(10))
 
     assert run.pause()
-    wait_until(lambda: run.results["agent"].status == "pending", timeout_s=10)
+    wait_until(lambda: run.results["agent"].status == "pending", timeout_s=scaled(10))
     before = used(stack), requests(stack)
     run.resume()
 
-    assert run.wait(timeout=30) is WorkflowStatus.COMPLETED
+    assert run.wait(timeout=scaled(30)) is WorkflowStatus.COMPLETED
     assert before == (Counter(), 1)
     assert used(stack) == {"quick": 1}
     assert requests(stack) == 2
@@ -275,7 +276,7 @@ def test_a_built_in_tool_reaches_no_private_address_and_says_so(stack: Stack, cr
     crew.work()
     run = start("Use http_request with url: http://127.0.0.1:1/x", "http_request")
 
-    assert run.wait(timeout=30) is WorkflowStatus.COMPLETED
+    assert run.wait(timeout=scaled(30)) is WorkflowStatus.COMPLETED
     (call,) = tool_calls(stack, run).values()
     assert call["state"] == "failed"
     assert "AddressRefused" in call["result"]
@@ -287,7 +288,7 @@ def test_a_built_in_tool_without_its_configuration_says_what_is_missing(
     crew.work()
     run = start("Use sql_query.", "sql_query")
 
-    assert run.wait(timeout=30) is WorkflowStatus.FAILED
+    assert run.wait(timeout=scaled(30)) is WorkflowStatus.FAILED
     error = "tool 'sql_query' is not configured: name a database under tools.sql"
     assert run.results["agent"].error == error
     assert requests(stack) == 0
@@ -302,7 +303,7 @@ def test_cancelling_stops_async_tools_and_drops_the_results_of_others(
 
     run.cancel()
 
-    assert run.wait(timeout=5) is WorkflowStatus.CANCELLED
+    assert run.wait(timeout=scaled(5)) is WorkflowStatus.CANCELLED
     (stack.folder / "go").touch()
 
     assert used(stack) == {"sleep": 1, "sleep was cancelled": 1, "pay": 1}
@@ -316,7 +317,7 @@ def test_a_retry_goes_on_where_the_failed_call_was(stack: Stack, crew: Crew, mod
     reached(stack, run, pay="running")
     stack.simulator.configure(faults=[{"kind": "status", "status": 500, "first": 1}])
     (stack.folder / "go").touch()
-    assert run.wait(timeout=30) is WorkflowStatus.COMPLETED
+    assert run.wait(timeout=scaled(30)) is WorkflowStatus.COMPLETED
 
     assert used(stack) == {"pay": 1}
     assert run.results["agent"].retry_count == 1
@@ -329,7 +330,7 @@ def test_an_agent_that_is_out_of_time_in_a_tool_is_told_so_at_its_retry(
 ) -> None:
     crew.work()
     run = start("Use pay.", "pay", timeout=0.5)
-    assert run.wait(timeout=30) is WorkflowStatus.COMPLETED
+    assert run.wait(timeout=scaled(30)) is WorkflowStatus.COMPLETED
     (stack.folder / "go").touch()
 
     assert used(stack) == {"pay": 1}
@@ -342,7 +343,7 @@ def test_tools_that_say_too_much_or_raise_anything_harm_only_themselves(
 ) -> None:
     crew.work()
     run = start("Use large and leave.", "large", "leave")
-    assert run.wait(timeout=30) is WorkflowStatus.COMPLETED
+    assert run.wait(timeout=scaled(30)) is WorkflowStatus.COMPLETED
 
     calls = tool_calls(stack, run)
     assert calls["large"]["state"] == "completed"
@@ -357,12 +358,12 @@ def test_retry_failed_begins_a_new_conversation(stack: Stack, crew: Crew) -> Non
     crew.work()
     (stack.folder / "go").touch()
     run = start("[[sim:tool_turns=2]] Use pay.", "pay", max_turns=2)
-    assert run.wait(timeout=30) is WorkflowStatus.FAILED
+    assert run.wait(timeout=scaled(30)) is WorkflowStatus.FAILED
     assert "still asks for tools after 2 turns" in str(run.results["agent"].error)
     assert used(stack) == {"pay": 1}
 
     run.retry_failed()
-    assert run.wait(timeout=30) is WorkflowStatus.FAILED
+    assert run.wait(timeout=scaled(30)) is WorkflowStatus.FAILED
 
     assert used(stack) == {"pay": 2}
     assert requests(stack) == 4

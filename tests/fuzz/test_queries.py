@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from app.sandbox.processes import Sandbox
 from app.tools.builtin.sql import QueryTools
 from tests.support.cheapness import assert_cheap
+from tests.support.pace import scaled
 from tests.support.query_tools import make_items, query_tools
 
 MAX_BYTES = 20_000
@@ -92,7 +93,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory, sandbox: Sandbox) -> Iterato
 @given(texts, parameters)
 def test_a_query_is_cheap(tools: QueryTools, query: str, given_: dict[str, Any]) -> None:
     async def attack() -> None:
-        found = await asyncio.wait_for(answer(tools, query, given_), 60)
+        found = await asyncio.wait_for(answer(tools, query, given_), scaled(60))
         json.loads(found, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
         assert len(found.encode()) <= MAX_BYTES
         assert "or too much memory" not in found, "the process has crashed"

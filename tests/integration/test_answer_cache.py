@@ -21,6 +21,7 @@ from app.storage.cluster_keys import ANSWERS, cluster_key
 from app.storage.redis import connect_redis
 from tests.support.database_cluster import Cluster
 from tests.support.jobs import ID, job_of
+from tests.support.pace import scaled
 from tests.support.waiting import wait_until_async
 from workers.background import Background
 from workers.calls.base import CallOutcome, CallRequest
@@ -115,7 +116,7 @@ async def test_one_asks_and_all_processes_have_the_answer(redis_url: str) -> Non
         calls = [process.start() for process in (first, second) for _ in range(20)]
         await asked(provider, 1)
         provider.answers[0].set_result(ANSWER)
-        done = await asyncio.wait_for(asyncio.gather(*calls), 5)
+        done = await asyncio.wait_for(asyncio.gather(*calls), scaled(5))
         again, _ = await second.start()
 
     assert provider.asked == 1
@@ -144,7 +145,7 @@ async def test_a_process_that_dies_while_it_asks_holds_nobody_up(redis_url: str)
         await asked(provider, 1)
         waited_s = time.monotonic() - died_s
         provider.answers[0].set_result(ANSWER)
-        answer, _ = await asyncio.wait_for(call, 5)
+        answer, _ = await asyncio.wait_for(call, scaled(5))
 
     assert look is not None
     assert look.asked_by == "the dead one"
@@ -161,7 +162,7 @@ async def test_one_who_asks_for_long_keeps_the_others_waiting(redis_url: str) ->
         following = second.start()
         done, _ = await asyncio.wait([following], timeout=1.3 * LEASE_S)
         provider.answers[0].set_result(ANSWER)
-        await asyncio.wait_for(asyncio.gather(leading, following), 5)
+        await asyncio.wait_for(asyncio.gather(leading, following), scaled(5))
 
     assert not done
     assert provider.asked == 1
@@ -182,7 +183,7 @@ async def test_the_others_ask_all_at_once_when_the_one_who_asked_has_failed(
         await asked(provider, 5)
         for answer in provider.answers[1:]:
             answer.set_result(ANSWER)
-        await asyncio.wait_for(asyncio.gather(*following), 5)
+        await asyncio.wait_for(asyncio.gather(*following), scaled(5))
         with pytest.raises(Overloaded):
             await leading
 
@@ -222,7 +223,7 @@ async def test_what_a_writer_of_redis_puts_in_its_place_is_never_an_answer(redis
     address, other = address_of({"a": 1}), address_of({"a": 2})
     key, other_key = (f"agentchord:answers:{{{each}}}" for each in (address, other))
 
-    async with asyncio.timeout(5), connect_redis(redis_url) as redis:
+    async with asyncio.timeout(scaled(5)), connect_redis(redis_url) as redis:
         cache = AnswerCache(redis, key=KEY)
         await cache.finish(address, "me", ANSWER, 60)
         await cache.finish(other, "me", forged, 60)
@@ -300,7 +301,7 @@ async def test_long_integers_of_requests_and_answers_keep_their_digits(redis_url
     )
     address = address_of({"schema": {"const": large}})
 
-    async with asyncio.timeout(5), connect_redis(redis_url) as redis:
+    async with asyncio.timeout(scaled(5)), connect_redis(redis_url) as redis:
         cache = AnswerCache(redis, key=KEY)
         await cache.finish(address, "token", answer, ttl_s=60)
         look = await cache.look(address, "token")
@@ -317,7 +318,7 @@ async def test_half_characters_of_answers_are_kept_and_can_be_asked_about(redis_
     request = {"messages": [{"role": "assistant", "content": half, "tool_calls": [call]}]}
     address = address_of(request)
 
-    async with asyncio.timeout(5), connect_redis(redis_url) as redis:
+    async with asyncio.timeout(scaled(5)), connect_redis(redis_url) as redis:
         cache = AnswerCache(redis, key=KEY)
         await cache.finish(address, "token", answer, ttl_s=60)
         look = await cache.look(address, "token")
@@ -332,7 +333,7 @@ async def test_a_shared_answer_names_no_container(redis_url: str) -> None:
     answer = replace(ANSWER, metadata={"original": original})
     address = address_of({"programs": True})
 
-    async with asyncio.timeout(5), connect_redis(redis_url) as redis:
+    async with asyncio.timeout(scaled(5)), connect_redis(redis_url) as redis:
         cache = AnswerCache(redis, key=KEY)
         await cache.finish(address, "token", answer, ttl_s=60)
         look = await cache.look(address, "token")

@@ -12,6 +12,7 @@ from app.domain.circuit import CircuitBreakerConfig
 from app.errors import ServerFailure
 from app.failures.breakers import CircuitBreakers
 from app.failures.circuit_redis import RedisCircuits
+from tests.support.pace import scaled
 from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
@@ -80,12 +81,14 @@ async def test_failures_of_all_processes_open_it_and_one_probe_closes_it(redis_u
             for _ in range(4)
         ]
 
-        done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=3)
+        done, pending = await asyncio.wait(
+            waiting, return_when=asyncio.FIRST_COMPLETED, timeout=scaled(3)
+        )
         more, _ = await asyncio.wait(pending, timeout=0.5)
         (probe,) = done
         half = await cluster[0].circuits.exchange(NAME, None)
         probe.result().ended(None)
-        rest = await asyncio.wait_for(asyncio.gather(*pending), 3)
+        rest = await asyncio.wait_for(asyncio.gather(*pending), scaled(3))
 
         assert not more
         assert half.state == "half_open"
@@ -102,11 +105,13 @@ async def test_a_flushed_redis_lets_everybody_go(redis_url: str) -> None:
     async with processes(redis_url, 2) as cluster:
         await open_for_all([*cluster, *cluster])
         waiting = [asyncio.create_task(process.breakers.admit(*MODEL)) for process in cluster]
-        done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=3)
+        done, pending = await asyncio.wait(
+            waiting, return_when=asyncio.FIRST_COMPLETED, timeout=scaled(3)
+        )
 
         # The probe's process dies, and Redis loses everything.
         await cluster[0].redis.flushdb()
-        rest = await asyncio.wait_for(asyncio.gather(*pending), 8)
+        rest = await asyncio.wait_for(asyncio.gather(*pending), scaled(8))
 
         assert [ticket.token for ticket in rest] == [""]
         done.pop().result().ended(ServerFailure("down", status=500))

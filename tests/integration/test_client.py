@@ -14,12 +14,13 @@ from app.domain.status import WorkflowStatus
 from app.domain.workflow import Workflow
 from app.errors import SeveralMistakes, UnknownRun, UnknownWorkflow, WaitTimeout, WorkflowError
 from tests.support.database_cluster import Cluster, agent, ending
+from tests.support.pace import scaled
 
 pytestmark = pytest.mark.anyio
 
 WORKFLOW = Workflow(name="pair", agents=[agent("a", prompt_template="{topic}"), agent("b", "a")])
 INPUT = {"topic": "tides"}
-WAIT_S = 20
+WAIT_S = scaled(20)
 UNKNOWN = UUID(int=7)
 
 

@@ -24,11 +24,12 @@ from app.errors import OutOfScope, RunConflict, UnknownRun
 from app.storage.prune import Pruned
 from app.storage.runs import AgentRunRecord
 from tests.support.database_cluster import Cluster, agent, ending
+from tests.support.pace import scaled
 
 pytestmark = pytest.mark.anyio
 
 ACME, OTHER = Scope(tenant="acme"), Scope(tenant="other")
-WAIT_S = 20
+WAIT_S = scaled(20)
 WORKFLOW = Workflow(name="one", agents=[agent("a")])
 #: What the methods that take the id of a run are given beside it.
 ARGUMENTS: dict[str, Any] = {

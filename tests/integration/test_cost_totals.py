@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tests.support.database_cluster import Cluster
 from tests.support.ledgers import DIFFERENT_TOTALS
+from tests.support.pace import scaled
 
 pytestmark = pytest.mark.anyio
 
@@ -82,7 +83,7 @@ async def test_writers_at_the_same_time_take_shards_of_their_own_and_wait_for_no
     async with cluster.engine.begin() as slow:
         await slow.execute(BOOK, line() | {"id": ANY_ID})
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(scaled(10)):
             await asyncio.gather(*(book(cluster, line(), line(module="Finance")) for _ in range(8)))
 
     shards = await cluster.rows("SELECT DISTINCT shard FROM cost_totals")

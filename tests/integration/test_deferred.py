@@ -10,6 +10,7 @@ from app.storage import deferred
 from app.storage.claims import ClaimedAgent
 from app.storage.progress import LevelPlan
 from tests.support.database_cluster import Cluster, agent, ending
+from tests.support.pace import at_this_pace
 from tests.support.run_control import pause, retry, stop
 
 pytestmark = pytest.mark.anyio
@@ -52,7 +53,7 @@ async def test_who_was_given_back_is_due_in_the_slot_of_its_moment(cluster: Clus
     ((slot, ends_in_s),) = await coming(cluster)
     (plan,) = await due(cluster, slot)
 
-    assert 1.5 < ends_in_s < 2.6
+    assert 2.0 - at_this_pace(0.5) < ends_in_s < 2.6
     assert (plan.run_id, plan.level, plan.agents) == (run_id, 0, {"openai": 1})
     assert await due(cluster, slot + 1) == []
     assert await coming(cluster, ahead_s=1.0) == []

@@ -14,6 +14,7 @@ from app.events.relay import Relay
 from app.events.stream import STREAM, EventStream, Group, consume
 from app.storage.redis import connect_redis
 from tests.support.database_cluster import Cluster, agent, ending
+from tests.support.pace import scaled
 
 pytestmark = pytest.mark.anyio
 
@@ -66,7 +67,7 @@ def member(redis: Redis, name: str, *, after: int = 0, stale_s: float = 60.0) ->
 async def take(group: Group, count: int) -> list[int]:
     """This number of events; all but the last are acknowledged."""
     found: list[int] = []
-    async with asyncio.timeout(10), aclosing(consume(group)) as events:
+    async with asyncio.timeout(scaled(10)), aclosing(consume(group)) as events:
         async for document in events:
             found.append(orjson.loads(document)["id"])
             if len(found) == count:
@@ -149,7 +150,7 @@ async def test_a_group_goes_on_where_it_stood_when_its_stream_was_lost(
     await some_events(cluster)
     await copied(relay)
     found: list[int] = []
-    async with asyncio.timeout(10), aclosing(consume(member(redis, "one"))) as events:
+    async with asyncio.timeout(scaled(10)), aclosing(consume(member(redis, "one"))) as events:
         async for document in events:
             found.append(orjson.loads(document)["id"])
             if len(found) == 7:
@@ -188,7 +189,7 @@ class Member:
             self._next = None
 
     async def take_one(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(scaled(20)):
             while not self.got:
                 await self.take()
 
@@ -201,7 +202,7 @@ class Member:
 
 async def drain(members: list[Member], wanted: set[int]) -> None:
     """Let the members take events until together they have all wanted events."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(scaled(20)):
         while not wanted <= {id_ for each in members for id_ in each.got}:
             for each in members:
                 await each.take()

@@ -9,6 +9,7 @@ from structlog.contextvars import bound_contextvars, get_contextvars
 
 from app.storage.group_commit import GroupCommit, persist
 from tests.support.database_cluster import Cluster
+from tests.support.pace import scaled
 
 pytestmark = pytest.mark.anyio
 
@@ -125,7 +126,7 @@ async def test_a_lost_connection_is_waited_out(cluster: Cluster) -> None:
 
 
 async def test_a_value_that_the_driver_refuses_is_not_tried_for_ever(cluster: Cluster) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(scaled(5)):
         with pytest.raises(DataError):
             await persist(
                 cluster.engine,

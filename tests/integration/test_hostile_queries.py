@@ -13,6 +13,7 @@ from app.sandbox.turns import Turn, current_turn
 from app.tools.builtin.sql import QueryTools
 from app.tools.tool import Tool
 from tests.support.cheapness import MAX_LOOP_S, MAX_MEMORY_BYTES, cost_of
+from tests.support.pace import scaled
 from tests.support.query_tools import make_items, plain, query_tools
 from tests.support.sandboxes import sandbox_processes
 from tests.support.waiting import wait_until_async
@@ -122,7 +123,7 @@ def assert_refused_cheaply(tools: QueryTools, query: str) -> None:
             await tools.sql_query(query)
         assert len(str(caught.value)) < 500
 
-    cost = cost_of(lambda: asyncio.wait_for(attack(), 60))
+    cost = cost_of(lambda: asyncio.wait_for(attack(), scaled(60)))
 
     assert cost.loop_s < MAX_LOOP_S
     assert cost.memory_bytes < MAX_MEMORY_BYTES
@@ -185,7 +186,7 @@ async def no_query_goes_on(url: str) -> bool:
             )
             return await found.fetchone() == (0,)
 
-        return await wait_until_async(none_is_left, timeout_s=60)
+        return await wait_until_async(none_is_left, timeout_s=scaled(60))
 
 
 @pytest.mark.anyio
@@ -240,14 +241,14 @@ async def is_running(url: str, query: str, others: set[int]) -> None:
             )
             return await found.fetchone() == (1,)
 
-    await wait_until_async(runs, timeout_s=60)
+    await wait_until_async(runs, timeout_s=scaled(60))
 
 
 async def no_process_is_left(others: set[int]) -> None:
     async def none_is_left() -> bool:
         return {process.pid for process in sandbox_processes()} <= others
 
-    await wait_until_async(none_is_left, timeout_s=30)
+    await wait_until_async(none_is_left, timeout_s=scaled(30))
 
 
 @pytest.mark.anyio
@@ -260,7 +261,7 @@ async def test_queries_of_one_run_do_not_hold_up_another_run(
     await asyncio.sleep(0)
 
     current_turn.set(Turn("other", "run"))
-    found = await asyncio.wait_for(slow.sql_query("SELECT 1 AS a"), 120)
+    found = await asyncio.wait_for(slow.sql_query("SELECT 1 AS a"), scaled(120))
 
     assert '"rows":[[1]]' in found
     assert not any(task.done() for task in tasks)

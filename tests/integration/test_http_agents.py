@@ -30,6 +30,7 @@ from app.kinds.base import AgentContext
 from app.kinds.http import HttpKind
 from tests.support.http_server import serving_on_a_port
 from tests.support.markdown import ROOT
+from tests.support.pace import scaled
 
 pytestmark = pytest.mark.anyio
 
@@ -265,11 +266,11 @@ async def test_an_answer_that_takes_too_long_is_a_failed_connection(remote: Remo
 async def test_cancelling_closes_the_connection(remote: Remote) -> None:
     remote.delay_s = 30.0
     asking = asyncio.create_task(ask(remote.url))
-    await asyncio.wait_for(remote.arrived.wait(), 5)
+    await asyncio.wait_for(remote.arrived.wait(), scaled(5))
 
     asking.cancel()
 
-    await asyncio.wait_for(remote.gone.wait(), 5)
+    await asyncio.wait_for(remote.gone.wait(), scaled(5))
 
 
 async def test_a_server_that_is_not_there_is_a_failed_connection() -> None:

@@ -29,6 +29,7 @@ from app.llm.clients import Clients
 from app.llm.openai import OpenAIClient
 from app.simulator.process import SimulatorProcess, run_in_process
 from tests.support.llm_clients import FORMS, KEY, PROTOCOL_OF, client_of
+from tests.support.pace import scaled
 
 pytestmark = pytest.mark.anyio
 
@@ -223,10 +224,10 @@ async def test_cancelling_closes_the_connection(form: str) -> None:
     async with _raw_server(listen) as url:
         client = client_of(form, url)
         call = asyncio.create_task(client.complete("Hello.", MODELS[PROTOCOL_OF[form]]))
-        await asyncio.wait_for(asked.wait(), 10)
+        await asyncio.wait_for(asked.wait(), scaled(10))
         call.cancel()
 
-        await asyncio.wait_for(hung_up.wait(), 2)
+        await asyncio.wait_for(hung_up.wait(), scaled(2))
         with pytest.raises(asyncio.CancelledError):
             await call
         await client.close()

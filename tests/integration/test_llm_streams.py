@@ -18,6 +18,7 @@ from app.errors import ConnectionFailed, Overloaded, ProviderError, RateLimited,
 from app.llm.base import LLMClient, LLMResponse, Message
 from app.simulator.process import SimulatorProcess, run_in_process
 from tests.support.llm_clients import FORMS, PROTOCOL_OF, client_of
+from tests.support.pace import scaled
 from tests.support.waiting import wait_until
 from tests.support.wire_server import provider_server
 
@@ -314,7 +315,7 @@ async def test_cancelling_a_stream_closes_it_and_tells_what_had_come(
             on_broken=told.append,
         )
     )
-    await asyncio.wait_for(seen.wait(), 10)
+    await asyncio.wait_for(seen.wait(), scaled(10))
 
     call.cancel()
 

@@ -18,6 +18,7 @@ from tests.support.limit_cluster import (
     take,
     timed,
 )
+from tests.support.pace import scaled
 from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
@@ -44,7 +45,7 @@ async def sent_away(
 ) -> list[LongWait]:
     """The answers to requests that arrive together, in the order of arrival."""
     requests = (
-        limiter.acquire(request(priority=priority), timeout_s=2, max_wait_s=max_wait_s)
+        limiter.acquire(request(priority=priority), timeout_s=scaled(2), max_wait_s=max_wait_s)
         for priority in priorities
     )
     answers = await asyncio.gather(*requests, return_exceptions=True)
@@ -76,7 +77,7 @@ async def test_a_request_that_comes_back_at_the_given_time_is_served(
     first, second = await sent_away(limiter, 5, 5)
 
     clock.ahead_s += first.wait_s
-    await limiter.acquire(request(), timeout_s=2, max_wait_s=MAX_WAIT_S)
+    await limiter.acquire(request(), timeout_s=scaled(2), max_wait_s=MAX_WAIT_S)
     (behind,) = await sent_away(limiter, 5)
 
     assert behind.wait_s == pytest.approx(second.wait_s - first.wait_s, rel=0.02)
@@ -117,7 +118,7 @@ async def test_a_limit_per_minute_is_waited_for_in_place(cluster: LimitCluster) 
 async def test_who_waited_can_say_for_which_limit(cluster: LimitCluster) -> None:
     limiter = cluster.limiter(limits(requests_per_minute=6000, concurrent_requests=1))
     (held,) = await take(limiter, 1)
-    waiting = asyncio.create_task(limiter.acquire(request(), timeout_s=5))
+    waiting = asyncio.create_task(limiter.acquire(request(), timeout_s=scaled(5)))
     named = "acme/default concurrent_requests"
 
     async def is_named() -> bool:

@@ -14,6 +14,7 @@ from app.embedded.server import SharedServer
 from app.errors import ConfigurationError, EmbeddedServicesError
 from app.storage import schema
 from app.storage.session import create_sync_engine
+from tests.support.pace import scaled
 from tests.support.stack import search_path
 
 #: Variables that libpq reads beside those of its parameters, with values that libpq accepts.
@@ -134,7 +135,7 @@ def test_a_variable_that_only_the_server_can_refuse_is_told_without_a_wait(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=False,
     )
 

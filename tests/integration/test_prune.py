@@ -22,6 +22,7 @@ from app.monitoring.status import system_status
 from app.storage import control, prune
 from app.storage.rerun import rerun
 from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
+from tests.support.pace import scaled
 from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
@@ -157,7 +158,7 @@ async def test_a_prune_that_is_killed_halfway_leaves_no_run_half_pruned(
     environment = {**os.environ, "DATABASE_URL": database_url, "REDIS_URL": "redis://127.0.0.1:1/0"}
 
     process = await anyio.open_process(command, env=environment, stdout=subprocess.DEVNULL)
-    await wait_until_async(lambda: pruned_runs(cluster), timeout_s=30)
+    await wait_until_async(lambda: pruned_runs(cluster), timeout_s=scaled(30))
     process.kill()
     await process.wait()
     halfway = await pruned_runs(cluster)

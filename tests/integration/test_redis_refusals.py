@@ -22,6 +22,7 @@ from app.configuration.settings import load_settings
 from app.errors import ConfigurationError
 from app.storage.celery_redis import AMQP, Backend
 from app.storage.redis import ask_server, celery_redis_url, connect_redis, refuse_unsuitable
+from tests.support.pace import scaled
 from tests.support.servers import RedisServer, run_redis
 from tests.support.stack import search_path
 from tests.support.waiting import wait_until
@@ -199,7 +200,7 @@ def test_every_process_refuses_a_redis_cluster_in_one_line(
     ]
 
     for command, process in zip(commands, processes, strict=True):
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=scaled(120))
         lines = output.strip().splitlines()
         assert process.returncode == 1, (command, output)
         assert len(lines) == 1, (command, output)

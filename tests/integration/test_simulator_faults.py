@@ -10,6 +10,7 @@ from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
 from app.simulator import Fault, FaultRule, Record, Simulator, SimulatorConfig
+from tests.support.pace import at_this_pace, scaled
 from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +43,7 @@ async def the_record(sim: Simulator, condition: Callable[[Record], bool]) -> Rec
     async def found() -> list[Record]:
         return [record for record in sim.ledger() if condition(record)]
 
-    return (await wait_until_async(found, timeout_s=5))[0]
+    return (await wait_until_async(found, timeout_s=scaled(5)))[0]
 
 
 async def test_a_client_that_leaves_is_recorded_as_unfinished(
@@ -87,8 +88,8 @@ async def test_a_stream_takes_its_time_and_starts_after_its_first_token(
     )
     arrivals_s = [monotonic() - started_s async for _ in stream]
 
-    assert 0.19 <= arrivals_s[0] < 5
-    assert 0.39 <= arrivals_s[-1] < 5
+    assert 0.19 <= arrivals_s[0] < at_this_pace(5)
+    assert 0.39 <= arrivals_s[-1] < at_this_pace(5)
     assert len({round(arrival_s, 2) for arrival_s in arrivals_s}) > 5
 
 
@@ -97,7 +98,7 @@ async def test_latency_delays_the_plain_answer(sim: Simulator, openai_client: As
 
     await ask(openai_client, "Hello")
 
-    assert 0.2 <= sim.ledger()[0].seconds < 5
+    assert 0.2 <= sim.ledger()[0].seconds < at_this_pace(5)
 
 
 async def test_a_hang_ends_when_the_client_gives_up(

@@ -13,6 +13,7 @@ from openai import AsyncOpenAI
 
 from app.simulator import Simulator, run_in_process
 from app.simulator.__main__ import main
+from tests.support.pace import scaled
 from tests.support.waiting import wait_until, wait_until_async
 
 pytestmark = pytest.mark.anyio
@@ -49,7 +50,7 @@ async def test_the_process_serves_answers_for_its_ledger_and_ends_at_sigterm(
         records = sim.ledger(since=5)
         summary = sim.summary()
         sim.process.send_signal(signal.SIGTERM)
-        status = sim.process.wait(5)
+        status = sim.process.wait(scaled(5))
 
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert status == 0

@@ -17,6 +17,7 @@ from app.errors import ConfigurationError
 from app.sandbox.processes import Sandbox
 from app.tools.builtin.sql import sql_tools
 from tests.support.markdown import ROOT, blocks
+from tests.support.pace import scaled
 from tests.support.query_tools import make_items, plain, query_tools, read
 from tests.support.waiting import wait_until
 
@@ -289,7 +290,7 @@ async def test_what_a_query_does_to_its_session_ends_with_it(shop: str, sandbox:
         locks += "(SELECT oid FROM pg_database WHERE datname = current_database())"
         wait_until(lambda: connection.execute(locks.encode()).fetchone() == (0,))
         connection.execute("NOTIFY shop, 'later'")
-        assert next(connection.notifies(timeout=30)).payload == "later"
+        assert next(connection.notifies(timeout=scaled(30))).payload == "later"
     assert (await read(tools, "SELECT count(*) FROM items"))["rows"] == [[300]]
 
 

@@ -13,12 +13,13 @@ import pytest
 from app.errors import ConfigurationError
 from app.storage.redis import connect_redis, refuse_unsuitable, refuse_unsuitable_soon
 from app.storage.session import create_sync_engine
+from tests.support.pace import scaled
 from tests.support.planted import PLANTED
 from tests.support.servers import RedisServer, free_port, run_redis
 from tests.support.stack import search_path
 from tests.support.waiting import wait_until
 
-READY_S = 120.0
+READY_S = scaled(120.0)
 AGENTCHORD = (sys.executable, "-m", "app.cli")
 CELERY = (sys.executable, "-m", "celery", "-A", "app")
 #: Each kind of process, with its command.

@@ -1,5 +1,6 @@
 """Habits of this code base that no linter knows: each was a remark once."""
 
+import ast
 import re
 import tomllib
 from collections.abc import Iterator
@@ -55,6 +56,57 @@ def test_tests_do_not_sleep_or_mock(pattern: str, remedy: str) -> None:
     )
 
     assert found == [], remedy
+
+
+#: Calls that wait, and the name of their seconds; the seconds are the last argument, too.
+WAITS = {
+    "wait": "timeout",
+    "wait_async": "timeout",
+    "wait_for": "timeout",
+    "wait_until": "timeout_s",
+    "wait_until_async": "timeout_s",
+    "communicate": "timeout",
+    "run": "timeout",
+    "join": "timeout",
+    "fail_after": "delay",
+    "urlopen": "timeout",
+}
+#: Less is a bound that a test means.
+LEAST_CEILING_S = 2.0
+
+
+def unscaled(text: str) -> Iterator[int]:
+    """Yield the lines of calls that wait for a fixed number of seconds at most."""
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        seconds = [word.value for word in node.keywords if word.arg == WAITS.get(name)]
+        if name in WAITS and name != "run":
+            seconds += node.args[-1:]
+        if any(_is_ceiling(each) for each in seconds):
+            yield node.lineno
+
+
+def _is_ceiling(node: ast.expr) -> bool:
+    match node:
+        case ast.Constant(value=int() | float() as seconds):
+            return seconds >= LEAST_CEILING_S
+    return False
+
+
+def test_a_wait_lasts_longer_on_a_slower_machine() -> None:
+    waits = ("wait(timeout=5)", "wait(5)", "thread.join(scaled(5))", "run.wait(timeout=0.1)")
+    assert list(unscaled("\n".join(waits))) == [1, 2]
+
+    found = [
+        place(path, number)
+        for path in python_files("tests")
+        if not {"benchmarks", "simulation"} & set(path.parts)  # the clock of simulations is its own
+        for number in unscaled(path.read_text(encoding="utf-8"))
+    ]
+
+    assert found == [], "give scaled(seconds), from tests.support.pace"
 
 
 def test_nothing_is_left_unfinished() -> None:

@@ -12,6 +12,7 @@ from app.errors import ServerFailure, ServiceUnavailable
 from app.failures.breakers import CircuitBreakers, Ticket
 from app.failures.circuit import CircuitNews, Message, View
 from tests.support.circuit_model import MemoryCircuits
+from tests.support.pace import scaled
 from tests.support.waiting import wait_until_async
 
 MODEL = ("openai", "gpt-4o")
@@ -74,7 +75,9 @@ async def fail(process: CircuitBreakers, times: int, error: BaseException = OUTA
 
 
 async def opened(cluster: Cluster) -> None:
-    await wait_until_async(lambda: _all_open(cluster), timeout_s=2, what="all know that it is open")
+    await wait_until_async(
+        lambda: _all_open(cluster), timeout_s=scaled(2), what="all know that it is open"
+    )
 
 
 async def _all_open(cluster: Cluster) -> bool:

@@ -12,7 +12,7 @@ from tests.support.stack import Stack
 
 
 def cli(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
-    return stack.python("-m", "app.cli", *words)
+    return stack.command(*words)
 
 
 def answer(stack: Stack, *words: str) -> Any:

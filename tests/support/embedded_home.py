@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from app.embedded import ServiceUrls
 from app.embedded.locks import FileLock
 from app.embedded.postgres import SUPERUSER
+from tests.support.pace import scaled
 
 USER = """
 import sys
@@ -78,7 +79,7 @@ def kill_keepers(home: Path) -> None:
     for number in keeper_ids(home):
         os.kill(number, signal.SIGKILL)
     for lock in (home / "run").glob("*.keeper.lock"):
-        FileLock.acquire(lock, timeout_s=10).release()
+        FileLock.acquire(lock, timeout_s=scaled(10)).release()
 
 
 def gone(number: int) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from tests.support.pace import scaled
+
 
 @dataclass
 class EndlessServer:
@@ -23,7 +25,7 @@ class EndlessServer:
     def answer(self, connection: socket.socket, begin: bytes, piece: bytes) -> None:
         """Read the beginning of a request, and send until the client goes away."""
         with suppress(OSError), connection:
-            connection.settimeout(10)
+            connection.settimeout(scaled(10))
             connection.recv(65_536)
             connection.sendall(begin)
             while not self._stopped.is_set():

@@ -12,8 +12,10 @@ import threading
 import traceback
 from collections.abc import Callable
 
+from tests.support.pace import scaled
+
 #: Seconds after which a process with a call that does not return is ended.
-STUCK_S = 60
+STUCK_S = scaled(60)
 
 
 def _status(run_id: str) -> str:

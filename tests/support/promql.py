@@ -18,6 +18,8 @@ import promql_parser as promql
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.pace import scaled
+
 Labels = frozenset[tuple[str, str]]
 Vector = dict[Labels, float]
 #: The values of a page, by name and labels.
@@ -36,7 +38,7 @@ def page_of(text: str) -> Page:
 
 def page_at(address: str) -> Page:
     """Return the current page of metrics at an address."""
-    with urllib.request.urlopen(address, timeout=20) as page:
+    with urllib.request.urlopen(address, timeout=scaled(20)) as page:
         return page_of(page.read().decode())
 
 

@@ -21,9 +21,10 @@ from app.embedded.account import server_account
 from app.embedded.folders import socket_folder
 from app.embedded.postgres import SUPERUSER, find_program, initialise
 from app.embedded.redis import find_program as find_redis
+from tests.support.pace import scaled
 from tests.support.waiting import wait_until
 
-READY_S = 30.0
+READY_S = scaled(30.0)
 LOCAL = "127.0.0.1"
 #: A Redis in cluster mode also listens on its port plus this number.
 CLUSTER_BUS = 10_000

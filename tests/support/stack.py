@@ -31,15 +31,17 @@ from app.local_stack.fork_server import Forked, ForkServer
 from app.local_stack.forking import Order
 from app.local_stack.stack import simulated, worker_arguments
 from app.simulator import SimulatorProcess, run_in_process
+from tests.support.forked_commands import run_command
 from tests.support.history_checks import assert_history_is_complete
 from tests.support.ledgers import DIFFERENT_TOTALS, assert_ledgers_agree
+from tests.support.pace import scaled
 from tests.support.planted import assert_not_logged, assert_not_printed, plant
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 ALL_QUEUES = ("openai", "anthropic", "function", "http", "scheduler")
-READY_S = 60.0
-END_S = 20.0
+READY_S = scaled(60.0)
+END_S = scaled(20.0)
 GRACE_S = 5.0
 # No test reaches these limits; a test of limits configures its own limits.
 CONFIGURATION = """\
@@ -147,6 +149,10 @@ class Stack:
             **self.overrides,
         }
 
+    def _variables(self, own: Mapping[str, str]) -> dict[str, str]:
+        """Return all variables of a process of this stack; its own variables come first."""
+        return {**os.environ, "PYTHONPATH": search_path(), **self.environment, **own}
+
     @contextmanager
     def worker(self, *queues: str, threads: int = 32) -> Iterator[Worker]:
         """Run a worker for these queues; without queues, the worker serves all queues."""
@@ -159,6 +165,19 @@ class Stack:
             self.workers.remove(worker)
             worker.stop()
 
+    def command(
+        self, *words: str, cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `agentchord` with these words, as a client of this stack."""
+        done = run_command(
+            *words,
+            cwd=cwd or self.folder,
+            environment=self._variables(environment),
+            timeout_s=END_S,
+        )
+        assert_not_printed(done.stdout, done.stderr)
+        return done
+
     def python(
         self, *arguments: str, cwd: Path | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
@@ -166,7 +185,7 @@ class Stack:
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=cwd or self.folder,
-            env={**os.environ, "PYTHONPATH": search_path(), **self.environment, **environment},
+            env=self._variables(environment),
             capture_output=True,
             text=True,
             timeout=END_S,
@@ -180,7 +199,7 @@ class Stack:
         return subprocess.Popen(
             [sys.executable, *arguments],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": search_path(), **self.environment, **environment},
+            env=self._variables(environment),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -8,6 +8,7 @@ import pytest
 
 from app.configuration.url_parts import secrets_of
 from app.embedded import ServiceUrls
+from tests.support.pace import scaled
 from tests.support.planted import PLANTED, assert_not_logged, assert_not_printed, plant
 
 
@@ -44,7 +45,7 @@ def test_a_test_that_prints_the_password_fails(tmp_path: Path) -> None:
         cwd=folder.parent,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=scaled(120),
         check=False,
     )
 

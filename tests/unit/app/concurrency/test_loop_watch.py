@@ -10,8 +10,9 @@ import pytest
 from app.concurrency import loop_watch
 from app.concurrency.loop_thread import LoopThread
 from app.concurrency.loop_watch import LoopWatch
+from tests.support.pace import scaled
 
-WAIT_S = 60.0
+WAIT_S = scaled(60.0)
 
 
 @pytest.fixture

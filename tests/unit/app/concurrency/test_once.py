@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.concurrency.once import once
+from tests.support.pace import scaled
 
 
 @settings(max_examples=20)
@@ -61,12 +62,12 @@ def test_a_child_that_is_forked_while_the_object_is_made_makes_its_own(survives:
     def process_id() -> int:
         if os.getpid() == parent:
             making.set()
-            made.wait(60)
+            made.wait(scaled(60))
         return os.getpid()
 
     maker = threading.Thread(target=process_id)
     maker.start()
-    making.wait(60)
+    making.wait(scaled(60))
     child = os.fork()
     if not child:
         os._exit(0 if process_id() == os.getpid() else 1)

@@ -25,6 +25,7 @@ from app.errors import CredentialsFailed
 from app.llm.credential_cache import CredentialCache
 from tests.support import hostile_code
 from tests.support.hostile_code import DEEDS, EXCEPTIONS
+from tests.support.pace import scaled
 
 ASYNC = ("at_once", "after_awaits", "wrapped", "in_group")
 MAX_CHARS = 200_000
@@ -96,7 +97,7 @@ def test_a_caller_that_is_cancelled_sees_its_own_cancellation_and_cancels_the_co
         return caller.cancelled()
 
     assert loop.run(cancel_caller())
-    assert cancelled.wait(60)
+    assert cancelled.wait(scaled(60))
 
 
 def test_code_that_swallows_its_cancellation_is_left(loop: LoopThread) -> None:

@@ -15,9 +15,10 @@ from app.concurrency.loop_thread import LoopThread
 from app.concurrency.user_code import TookTooLong, UserCodeFailed, result_of, within
 from tests.support import hostile_code
 from tests.support.hostile_code import DEEDS, EXCEPTIONS
+from tests.support.pace import scaled
 
 ASYNC = ("at_once", "after_awaits", "wrapped", "in_group")
-WAIT_S = 60.0
+WAIT_S = scaled(60.0)
 
 
 @pytest.fixture(scope="module")

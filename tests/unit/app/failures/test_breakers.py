@@ -32,6 +32,7 @@ from tests.support.circuits import (
     fail,
     opened,
 )
+from tests.support.pace import scaled
 from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
@@ -128,7 +129,9 @@ async def test_one_probe_goes_in_the_whole_cluster_and_its_success_lets_all_go()
         await opened(cluster)
         waiting = admissions(cluster, 5)
 
-        done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=2)
+        done, pending = await asyncio.wait(
+            waiting, return_when=asyncio.FIRST_COMPLETED, timeout=scaled(2)
+        )
         more, _ = await asyncio.wait(pending, timeout=0.5)
 
         (probe,) = done
@@ -137,7 +140,7 @@ async def test_one_probe_goes_in_the_whole_cluster_and_its_success_lets_all_go()
         assert cluster.state == "half_open"
 
         probe.result().ended(None)
-        rest = await asyncio.wait_for(asyncio.gather(*pending), 2)
+        rest = await asyncio.wait_for(asyncio.gather(*pending), scaled(2))
 
         assert [ticket.token for ticket in rest] == [""] * 14
         assert cluster.state == "closed"
@@ -154,7 +157,7 @@ async def test_a_probe_that_fails_opens_it_for_twice_the_time() -> None:
         first = await process.admit(*MODEL)
         first_s = loop.time() - start_s
         first.ended(OUTAGE)
-        second = await asyncio.wait_for(process.admit(*MODEL), 3)
+        second = await asyncio.wait_for(process.admit(*MODEL), scaled(3))
         second_s = loop.time() - start_s - first_s
         second.ended(None)
 
@@ -171,10 +174,14 @@ async def test_a_probe_that_is_never_made_goes_to_the_next() -> None:
         await fail(cluster.processes[0], 3)
         await opened(cluster)
         waiting = admissions(cluster, 2)
-        done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=2)
+        done, pending = await asyncio.wait(
+            waiting, return_when=asyncio.FIRST_COMPLETED, timeout=scaled(2)
+        )
 
         done.pop().result().ended(BudgetExceeded("no money"))
-        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED, timeout=2)
+        done, pending = await asyncio.wait(
+            pending, return_when=asyncio.FIRST_COMPLETED, timeout=scaled(2)
+        )
 
         assert done.pop().result().token
         for task in pending:
@@ -190,7 +197,7 @@ async def test_who_stops_waiting_takes_no_probe_along() -> None:
         await asyncio.wait([first], timeout=0.05)
         first.cancel()
 
-        ticket = await asyncio.wait_for(second, 2)
+        ticket = await asyncio.wait_for(second, scaled(2))
 
         assert ticket.token
 
@@ -244,7 +251,7 @@ async def test_a_flush_closes_the_circuit_for_those_who_wait() -> None:
         (waiting,) = admissions(cluster, 1)
 
         cluster.memory.flush()
-        ticket = await asyncio.wait_for(waiting, 5)
+        ticket = await asyncio.wait_for(waiting, scaled(5))
 
         assert ticket.token == ""
 

@@ -14,6 +14,7 @@ from app.domain.hosts import is_own_host
 from app.domain.policies import MonitorConfig
 from app.monitoring.exporter import Exporter
 from app.simulator import Simulator
+from tests.support.pace import scaled
 from workers.worker_metrics import WorkerMetrics
 
 OWN = ("127.0.0.1", "127.0.0.1:9464", "[::1]:80", "localhost", "exporter:9464", "a.localhost")
@@ -87,7 +88,7 @@ def free_port() -> int:
 
 
 def ask(port: int, path: str, host: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=scaled(10))
     connection.putrequest("GET", path, skip_host=True)
     connection.putheader("Host", host)
     connection.endheaders()

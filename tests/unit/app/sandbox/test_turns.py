@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.sandbox.turns import Turn, Turns
+from tests.support.pace import scaled
 
 pytestmark = pytest.mark.anyio
 
@@ -69,11 +70,11 @@ async def test_a_run_leaves_a_place_free_for_others() -> None:
     second = asyncio.create_task(turns.take(Turn(None, "costly")))
     await asyncio.sleep(0)
 
-    await asyncio.wait_for(turns.take(Turn(None, "other")), 5)
+    await asyncio.wait_for(turns.take(Turn(None, "other")), scaled(5))
 
     assert not second.done()
     turns.give_back(Turn(None, "costly"), used_s=2.0)
-    await asyncio.wait_for(second, 5)
+    await asyncio.wait_for(second, scaled(5))
 
 
 async def test_a_wait_that_is_cancelled_keeps_no_place() -> None:
@@ -88,7 +89,7 @@ async def test_a_wait_that_is_cancelled_keeps_no_place() -> None:
     waits[1].cancel()  # the place is already granted, and nobody has taken it
     await asyncio.gather(*waits, return_exceptions=True)
 
-    await asyncio.wait_for(turns.take(Turn(None, "third")), 5)
+    await asyncio.wait_for(turns.take(Turn(None, "third")), scaled(5))
 
 
 requests = st.lists(

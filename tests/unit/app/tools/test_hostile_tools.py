@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 
 from app.errors import WorkflowError
 from app.tools.tool import Tool, tool
+from tests.support.pace import scaled
 
 pytestmark = pytest.mark.anyio
 
@@ -99,7 +100,7 @@ async def test_a_validator_that_hangs_ends_at_the_time_of_its_tool() -> None:
     release = threading.Event()
 
     def hang(value: int) -> int:
-        release.wait(60)
+        release.wait(scaled(60))
         return value
 
     @tool(timeout_s=0.05)

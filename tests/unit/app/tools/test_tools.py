@@ -15,6 +15,7 @@ from app.errors import ConfigurationError, ToolError, WorkflowError
 from app.tools.registry import ToolRegistry
 from app.tools.tool import Tool, ToolOutput, tool
 from tests.support.modules import forget_modules
+from tests.support.pace import scaled
 
 pytestmark = pytest.mark.anyio
 
@@ -209,7 +210,7 @@ async def test_a_slow_tool_is_given_up_but_keeps_no_thread_waiting() -> None:
     @tool(timeout_s=0.05)
     def slow() -> None:
         """Wait."""
-        release.wait(30)
+        release.wait(scaled(30))
 
     output = await slow.call("{}")
     release.set()
@@ -225,10 +226,10 @@ async def test_a_cancelled_call_returns_at_once() -> None:
     def slow() -> None:
         """Wait."""
         loop.call_soon_threadsafe(started.set)
-        release.wait(30)
+        release.wait(scaled(30))
 
     call = asyncio.create_task(slow.call("{}"))
-    await asyncio.wait_for(started.wait(), 10)
+    await asyncio.wait_for(started.wait(), scaled(10))
     call.cancel()
 
     with pytest.raises(asyncio.CancelledError):
@@ -249,7 +250,11 @@ print(asyncio.run(hang.call("{}")).text)
 """
 
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=scaled(30),
+        check=True,
     )
 
     assert done.stdout == "hang took longer than 0.05 s\n"

@@ -23,6 +23,7 @@ from app.tools.registry import ToolRegistry
 from app.tools.tool import tool
 from tests.support.calls import call_of
 from tests.support.jobs import CLAIMED, ID, Written, agent_of, job_of
+from tests.support.pace import scaled
 from workers.agents.attachments import Attachments
 from workers.agents.conversation import Conversation, decode_message, encode_message
 from workers.agents.llm import LLMAgent, StoredTurns
@@ -124,7 +125,7 @@ async def test_a_turn_that_is_stopped_while_it_is_booked_still_belongs_to_its_jo
     with InFlight().lease(CLAIMED) as lease:
         job = job_of(AGENT, lease=lease, records=records)
         turn = asyncio.create_task(agent.run(job, "go"))
-        await asyncio.wait_for(records.asked.wait(), 5)
+        await asyncio.wait_for(records.asked.wait(), scaled(5))
 
         turn.cancel()
 

@@ -17,6 +17,7 @@ from app.planning.calls import CallPlan, CallPlanner
 from app.rate_limits.backends.memory import MemoryBackend
 from app.rate_limits.limiter import ClusterLimiter
 from tests.support.jobs import agent_of, job_of
+from tests.support.pace import scaled
 from tests.support.waiting import wait_until_async
 from workers.calls import counting
 from workers.calls.base import CallRequest
@@ -130,7 +131,7 @@ async def test_a_long_pause_is_not_waited_for(make: Make) -> None:
     refused = RateLimited("slow down", provider="openai", status=429, retry_after_s=3600.0)
     counter, _ = make(client := CountingClient(refused))
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(scaled(5)):
         assert await counter.count(*call()) is None
         assert await counter.count(*call()) is None
     assert client.asked == 1
@@ -166,7 +167,7 @@ async def test_a_cancelled_attempt_stops_its_count_and_gives_its_place_back(make
     with pytest.raises(asyncio.CancelledError):
         await count
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(scaled(5)):
         assert await counter.count(request, plan) == COUNTED
 
 

@@ -52,8 +52,9 @@ class Preparation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._process.kill()
-        self._process.communicate()
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.communicate()
 
     def limits(self) -> dict[str, Limit]:
         """Wait for the end, and return the limits by provider.

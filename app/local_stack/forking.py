@@ -31,6 +31,7 @@ from typing import Self
 
 #: Modules that every worker uses and ``workers.tasks`` does not import.
 MODULES = (
+    "app.documents.files",
     "app.documents.text",
     "app.documents.yaml_reader",
     "app.local_stack.supervised",

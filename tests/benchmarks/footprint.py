@@ -1,11 +1,13 @@
 """`python -m tests.benchmarks.footprint`: start times and memory."""
 
 import argparse
+import os
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -13,6 +15,7 @@ from statistics import median
 import psutil
 
 from app.domain.agent import PROVIDERS
+from app.domain.protocols import PROTOCOLS
 from tests.benchmarks.bench import Bench, open_bench
 from tests.benchmarks.contenders import BenchmarkFailed
 from tests.benchmarks.entrants import AGENTCHORD, WORKER_THREADS, entrant_named
@@ -22,7 +25,7 @@ from tests.benchmarks.program import run
 from tests.benchmarks.tables import table
 from tests.benchmarks.workloads import WORKLOADS
 from tests.support.markdown import write_into
-from tests.support.stack import Stack
+from tests.support.stack import Stack, search_path
 
 MARK = "footprint: written by `make footprint`"
 #: Agents in flight at once, and the duration of their calls.
@@ -39,7 +42,9 @@ def main(options: argparse.Namespace) -> None:
         rows = [
             _seconds("`agentchord --help`", lambda: _help(stack), options.rounds),
             _seconds("`import app`", lambda: _import(stack), options.rounds),
-            _seconds("a worker is ready", lambda: _ready_s(stack), options.rounds),
+            _seconds("`import` of a worker", lambda: _import_worker(stack), options.rounds),
+            _seconds("a forked worker is ready", lambda: _ready_s(stack), options.rounds),
+            *_up(folder, options.rounds),
             *_memory(bench),
         ]
         facts = describe(folder, stack.urls)
@@ -62,6 +67,66 @@ def _help(stack: Stack) -> float:
 
 def _import(stack: Stack) -> float:
     return _run_s(stack, "-c", "import app")
+
+
+def _import_worker(stack: Stack) -> float:
+    program = f"from app.local_stack.forking import load; load({sorted(PROTOCOLS)})"
+    return _run_s(stack, "-c", program)
+
+
+def _up(folder: Path, rounds: int) -> list[Sequence[str]]:
+    """`agentchord up --workers 2` in a new and in a used home, and the memory of all it starts."""
+    homes = [folder / f"home{number}" for number in range(rounds + 1)]
+    new, used = [], []
+    memory: list[list[float]] = []
+    for home in homes:
+        with _ready_up(home) as (seconds, _):
+            new.append(seconds)
+        with _ready_up(home) as (seconds, process):
+            used.append(seconds)
+            memory.append(_shares_mb(process))
+    rows = [
+        _range("`agentchord up --workers 2` is ready in a new home", new[1:], "s"),
+        _range("the same in a used home", used[1:], "s"),
+    ]
+    whole, own = zip(*memory[1:], strict=True)
+    return [
+        *rows,
+        _range("memory of its processes at rest, with Postgres and Redis", whole, "MB"),
+        _range("memory of its processes at rest, without them", own, "MB"),
+    ]
+
+
+@contextmanager
+def _ready_up(home: Path) -> Iterator[tuple[float, psutil.Process]]:
+    """Run a stack that is ready; yield the seconds until then, and its process."""
+    keys = {"OPENAI_API_KEY": "none", "ANTHROPIC_API_KEY": "none", "PYTHONPATH": search_path()}
+    began_s = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "up", "--workers", "2", "--json"],
+        env=os.environ | keys | {"AGENTCHORD_HOME": str(home)},
+        stdout=subprocess.PIPE,
+    ) as up:
+        assert up.stdout is not None
+        line = up.stdout.readline()
+        seconds = time.perf_counter() - began_s
+        if not line:
+            raise BenchmarkFailed("`agentchord up` did not start")
+        yield seconds, psutil.Process(up.pid)
+        up.terminate()
+
+
+def _shares_mb(up: psutil.Process) -> list[float]:
+    """Return the shares of memory of all processes, and of those without servers, in MB."""
+    python, servers = 0.0, 0.0
+    for process in (up, *up.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            share_mb = process.memory_full_info().pss / MB
+            if Path(process.exe()).name.startswith("python"):
+                python += share_mb
+            else:
+                servers += share_mb
+    return [python + servers, python]
 
 
 def _run_s(stack: Stack, *arguments: str) -> float:
@@ -105,7 +170,9 @@ def _unshared_mb(process: psutil.Process) -> float:
 
 
 def _range(title: str, values: Sequence[float], unit: str) -> Sequence[str]:
-    return (title, *(f"{value:.0f} {unit}" for value in (median(values), min(values), max(values))))
+    digits = 1 if unit == "s" else 0
+    parts = (median(values), min(values), max(values))
+    return (title, *(f"{value:.{digits}f} {unit}" for value in parts))
 
 
 if __name__ == "__main__":

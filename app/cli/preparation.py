@@ -7,10 +7,10 @@ server imports the same and more on the other core.
 
 import subprocess
 import sys
-from json import dumps, loads
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from app.domain.json_text import read_json, write_json
 from app.local_stack.supervisor import inherited_environment
 
 
@@ -65,7 +65,7 @@ class Preparation:
         answer, _ = self._process.communicate()
         if self._process.returncode != 0:
             raise SystemExit(1)
-        return {name: Limit(*limit) for name, limit in loads(answer).items()}
+        return {name: Limit(**limit) for name, limit in read_json(answer).items()}
 
 
 def prepare() -> dict[str, Limit]:
@@ -95,7 +95,8 @@ def main() -> int:
     from app.errors import AgentChordError
 
     try:
-        tell(dumps(prepare()))
+        limits = {name: limit._asdict() for name, limit in prepare().items()}
+        tell(write_json(limits).decode())
     except (AgentChordError, OSError) as error:
         say(explain(error))
         return 1

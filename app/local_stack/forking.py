@@ -24,9 +24,8 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
-from json import dumps, loads
 from typing import Self
 
 #: Modules that every worker uses and ``workers.tasks`` does not import.
@@ -84,7 +83,10 @@ class Order:
 
     def send(self, connection: socket.socket) -> None:
         """Send the order to a worker."""
-        text = dumps(asdict(self)).encode()
+        variables = [f"{name}={value}" for name, value in self.environment.items()]
+        head = [str(self.grace_s), self.folder, str(len(self.arguments))]
+        # Paths and variables may have any bytes but zero, so they are no JSON.
+        text = b"\0".join(map(os.fsencode, [*head, *self.arguments, *variables]))
         connection.sendall(len(text).to_bytes(NUMBER_BYTES) + text)
 
     @classmethod
@@ -95,7 +97,15 @@ class Order:
             EOFError: If the supervisor has ended.
         """
         size = int.from_bytes(_exactly(connection, NUMBER_BYTES))
-        return cls(**loads(_exactly(connection, size)))
+        texts = map(os.fsdecode, _exactly(connection, size).split(b"\0"))
+        grace_s, folder, count, *rest = texts
+        arguments, variables = rest[: int(count)], rest[int(count) :]
+        return cls(
+            arguments=tuple(arguments),
+            environment=dict(each.split("=", 1) for each in variables),
+            folder=folder,
+            grace_s=float(grace_s),
+        )
 
 
 class Forking:
@@ -108,11 +118,11 @@ class Forking:
     def __init__(self, requests: socket.socket) -> None:
         self._requests = requests
         self._reports: dict[int, socket.socket] = {}  # by process id
-        self._wakes, self._woken = socket.socketpair()
-        for each in (self._wakes, self._woken):
+        self._children, self._ended_child = socket.socketpair()
+        for each in (self._children, self._ended_child):
             each.setblocking(False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self._woken.fileno())
+        signal.set_wakeup_fd(self._ended_child.fileno())
 
     def serve(self) -> socket.socket | None:
         """Fork a worker for each request.
@@ -122,9 +132,9 @@ class Forking:
             its supervisor.
         """
         while True:
-            readable, _, _ = select.select([self._requests, self._wakes], [], [])
-            if self._wakes in readable:
-                self._wakes.recv(1024)
+            readable, _, _ = select.select([self._requests, self._children], [], [])
+            if self._children in readable:
+                self._children.recv(1024)
                 self._tell_ends()
             if self._requests in readable:
                 packet, given, _, _ = socket.recv_fds(self._requests, 1, DESCRIPTORS)
@@ -164,7 +174,7 @@ class Forking:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         # While a worker has these sockets, nobody can see that their other owners have ended.
-        for each in (self._requests, self._wakes, self._woken, *self._reports.values()):
+        for each in (self._requests, self._children, self._ended_child, *self._reports.values()):
             each.close()
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (output, 1), (output, 2)):

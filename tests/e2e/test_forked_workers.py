@@ -5,6 +5,7 @@ import sys
 
 from app import Agent, Workflow, enqueue
 from app.domain.protocols import PROTOCOLS
+from tests.support.pace import scaled
 from tests.support.stack import Stack, search_path
 
 #: What the configuration names, and what each process makes for itself.
@@ -31,7 +32,7 @@ def test_a_worker_imports_nothing_that_the_fork_server_could_import(stack: Stack
         ),
     ]
     run = enqueue(Workflow(name="modules", agents=agents))
-    assert run.wait(timeout=60) == "completed", run.error
+    assert run.wait(timeout=scaled(60.0)) == "completed", run.error
     shared = subprocess.run(
         [sys.executable, "-c", IMPORTED, *PROTOCOLS],
         env={"PYTHONPATH": search_path()},

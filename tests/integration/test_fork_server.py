@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,23 @@ def forked(
     with contextlib.closing(worker):
         yield worker, output
         worker.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("size", [0, 1_000_000])
+def test_an_order_arrives_as_it_was_sent(size: int) -> None:
+    odd = os.fsdecode(b"\xff\xc3=\n")
+    sent = Order(
+        arguments=("", odd, "-n"),
+        environment={"EMPTY": "", "ODD": odd, "LONG": "x" * size},
+        folder=f"/{odd}",
+        grace_s=0.1,
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        sending = threading.Thread(target=sent.send, args=(ours,))
+        sending.start()
+        assert Order.receive(theirs) == sent
+        sending.join()
 
 
 def test_a_command_runs_with_its_own_output_and_code(server: ForkServer, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 BIN := .venv/bin
 PYTHON ?=
 ARGS ?=
-JOBS ?= 2
+# One more than the cores of the smallest machine, because many tests wait.
+JOBS ?= 3
 SEEDS ?= 1000
 
 # Keys, and addresses of services that hold somebody's data: never for tests.

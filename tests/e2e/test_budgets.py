@@ -179,7 +179,8 @@ def test_overlapping_budgets_are_all_kept_and_the_narrowest_is_used_up(
             run.wait(END_S)
 
     calls = stack.sql(
-        "SELECT tenant, module FROM cost_entries WHERE run_id = ANY(%s::uuid[])",
+        # On a busy machine a call may fail, and is made again; the failure costs nothing.
+        "SELECT tenant, module FROM cost_entries WHERE run_id = ANY(%s::uuid[]) AND cost_usd > 0",
         [run.id for run in runs],
     )
     assert len(calls) == 130

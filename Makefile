@@ -3,7 +3,8 @@
 BIN := .venv/bin
 PYTHON ?=
 ARGS ?=
-JOBS ?= 2
+# One more than the cores of the smallest machine, because many tests wait.
+JOBS ?= 3
 SEEDS ?= 1000
 
 # Keys, and addresses of services that hold somebody's data: never for tests.
@@ -17,7 +18,7 @@ SCRIPTS := scripts/setup scripts/peers .ci/run
 unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV CONDA_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults fuzz check format coverage bench bench-peers scale limits watching footprint layout parameter-types lock clean
+.PHONY: help setup demo test faults fuzz check check-types check-style check-imports check-files format coverage bench bench-peers scale limits watching footprint layout parameter-types lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,10 +33,19 @@ test: setup ## all tests, with real services (ARGS="-k budget" to choose)
 	@env $(PRIVATE:%=-u %) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not benchmark" --hypothesis-profile ci $(ARGS)
 
 check: setup ## linters, formatter, type checker, import contracts
+	@$(MAKE) --no-print-directory -j 2 check-types check-style check-imports check-files
+
+check-types:
+	$(BIN)/mypy
+
+check-style:
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+
+check-imports:
 	$(BIN)/lint-imports
+
+check-files:
 	$(BIN)/yamllint --strict .
 	$(if $(COMPOSE),$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec $(COMPOSE))
 	$(if $(DOCKERFILES),$(BIN)/hadolint $(DOCKERFILES))

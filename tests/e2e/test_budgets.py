@@ -13,13 +13,15 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from app import Agent, Run, Workflow, WorkflowStatus, enqueue
-from tests.support.pace import scaled
+from tests.support.pace import at_this_pace, scaled
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
 AGENTS = 500
 PROMPT = "[[sim:output_tokens=20]] Say something."
 LATENCY_S = 0.1
+#: A look without a pause would take a core from the workers.
+SAMPLE_S = 0.005
 END_S = scaled(60.0)
 
 
@@ -92,7 +94,7 @@ def sampling(stack: Stack) -> Iterator[Samples]:
     def sample() -> None:
         text = address.render_as_string(hide_password=False)
         with psycopg.connect(text, autocommit=True) as connection:
-            while not over.is_set():
+            while not over.wait(SAMPLE_S):
                 samples.count += 1
                 samples.excesses += connection.execute(
                     "SELECT scope, subject, spent_usd, held_usd, limit_usd FROM budgets"
@@ -177,7 +179,8 @@ def test_overlapping_budgets_are_all_kept_and_the_narrowest_is_used_up(
             run.wait(END_S)
 
     calls = stack.sql(
-        "SELECT tenant, module FROM cost_entries WHERE run_id = ANY(%s::uuid[])",
+        # On a busy machine a call may fail, and is made again; the failure costs nothing.
+        "SELECT tenant, module FROM cost_entries WHERE run_id = ANY(%s::uuid[]) AND cost_usd > 0",
         [run.id for run in runs],
     )
     assert len(calls) == 130
@@ -234,7 +237,7 @@ def test_who_waits_for_money_is_woken_when_it_becomes_free(stack: Stack, sizes: 
     assert started_at is not None
     assert finished_at is not None
     # Five fit at once, then two, then one. An agent that polled would look 0.75 s later, twice.
-    assert (finished_at - started_at).total_seconds() < 3 * 0.2 + 2 * 0.75
+    assert (finished_at - started_at).total_seconds() < at_this_pace(3 * 0.2 + 2 * 0.75)
 
 
 def test_thresholds_are_told_in_the_history_of_the_run(standing: Stack, sizes: Sizes) -> None:

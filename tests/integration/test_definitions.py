@@ -1,8 +1,8 @@
 """A workflow is accepted everywhere or nowhere, however it is written down."""
 
 import copy
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,26 @@ def _nested(given: dict[str, Any]) -> dict[str, Any]:
     return {"name": "inner", "kind": "workflow", "config": {"workflow": given}}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def ended_sandbox() -> Iterator[None]:
+    yield
+    _sandbox().close()
+
+
+@cache
+def _sandbox() -> Sandbox:
+    """One for all tests of this module, as in a worker: it takes half a second to start."""
+    return Sandbox()
+
+
+@cache
+def _acceptance() -> Acceptance:
+    """With the settings of the first test; only URLs, which no definition has, differ later."""
+    return Acceptance(load_settings(), _sandbox())
+
+
 def _completed(workflow: Workflow) -> Workflow:
-    return Acceptance(load_settings(), Sandbox()).check(workflow)
+    return _acceptance().check(workflow)
 
 
 def _said(make: Callable[[], Any]) -> str:
@@ -120,7 +138,7 @@ async def test_a_workflow_that_is_accepted_is_accepted_and_kept_everywhere(
     client: Client, tmp_path_factory: pytest.TempPathFactory, workflow: Workflow
 ) -> None:
     folder = tmp_path_factory.mktemp("files")
-    acceptance = Acceptance(load_settings(), Sandbox())
+    acceptance = _acceptance()
     routed = acceptance.check(workflow).definition()
     run_input = {"topic": "x", "documents": ["y"]}
 

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from app.domain.budgets import budget_label
+from app.domain.counts import counted
 from app.domain.status import WorkflowStatus
 from app.monitoring.explain_waited import LIMITS, awaited
 from app.monitoring.findings import Finding, Reason, grouped
@@ -15,7 +16,7 @@ from app.monitoring.progress import AgentProgress
 from app.monitoring.run_facts import BudgetState, Standing
 from app.monitoring.run_history import RunHistory
 from app.monitoring.whole_run import Place
-from app.monitoring.wording import counted, money, names, seconds_of
+from app.monitoring.wording import money, names, seconds_of
 
 #: Shorter waits before the next call are not explained.
 SOON_S = 0.05

@@ -5,13 +5,14 @@ The elements of lists and the agents of sub-workflows are explained in the same 
 
 from collections import Counter, defaultdict
 
+from app.domain.counts import counted
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.errors import error_named
 from app.monitoring.findings import Finding, Reason, grouped
 from app.monitoring.run_facts import Attempt, superseded
 from app.monitoring.run_history import RunHistory
 from app.monitoring.whole_run import PARTIAL, Incomplete, cause_of
-from app.monitoring.wording import counted, names
+from app.monitoring.wording import names
 
 RETRY = "agentchord retry repairs only what failed, was cancelled or is partial"
 

@@ -14,9 +14,10 @@ from rich.console import Group
 from app.cli.cluster import ask, transaction
 from app.cli.output import answer, console, moment, print_json
 from app.cli.parameters import AsJson, Wide
-from app.cli.tables import Table, fixed, number, table, words
+from app.cli.tables import Table, fixed, note, number, table, words
 from app.costs.budgets import BudgetAccount, BudgetHistory, budget_history, standing_budgets
 from app.domain.budgets import BudgetTerms, Period, StandingScope, budget_label, check_subject
+from app.domain.counts import counted
 from app.domain.money import aligned_dollars, dollars
 from app.errors import UnknownBudget
 from app.storage.standing import remove_budget, set_budget
@@ -31,15 +32,14 @@ Subject = Annotated[
     ),
 ]
 AMOUNTS = (
-    number("limit", drop=1),
+    number("limit", drop=1, align="point"),
     number("spent", drop=2),
-    number("held", drop=5),
+    number("held", drop=4),
     number("left"),
     number("share", drop=3),
-    number("waiting", drop=4),
-    fixed("kind", drop=6),
+    note("remark"),
 )
-COLUMNS = (fixed("scope"), words("subject", 12), fixed("period", drop=7), *AMOUNTS)
+COLUMNS = (fixed("scope"), words("subject", 10), fixed("period", drop=5), *AMOUNTS)
 PAST_COLUMNS = (fixed("period"), fixed("since (UTC)"), *AMOUNTS)
 BURN_DOWN = (fixed("from (UTC)"), number("spent"), number("left after"))
 PER_CENT = 100
@@ -199,14 +199,20 @@ def _facts(account: BudgetAccount) -> dict[str, Any]:
 
 def _cells(account: BudgetAccount) -> tuple[str, ...]:
     return (
-        aligned_dollars(account.limit_usd),
+        dollars(account.limit_usd),
         aligned_dollars(account.spent_usd),
         aligned_dollars(account.held_usd),
         aligned_dollars(account.left_usd),
-        "" if account.share is None else f"{PER_CENT * account.share:.1f} %",
-        str(account.waiting),
-        "soft" if account.soft else "hard",
+        "" if account.share is None else f"{PER_CENT * account.share:.1f}%",
+        _remark(account),
     )
+
+
+def _remark(account: BudgetAccount) -> str:
+    """Return what is special about a budget: that it only warns, and the calls that wait."""
+    waiting = counted(account.waiting, "call")
+    waits = f"{waiting} {'waits' if account.waiting == 1 else 'wait'}" if account.waiting else ""
+    return ", ".join(filter(None, ("soft" if account.soft else "", waits)))
 
 
 def history_page(history: BudgetHistory) -> Group:

@@ -1,6 +1,6 @@
 """`agentchord explain`: the reasons why a run waits or failed, is slow or expensive."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from functools import partial
@@ -17,7 +17,7 @@ from app.cli.live_state import queues_of, read_live
 from app.cli.output import console, print_json
 from app.cli.parameters import AsJson, RunId
 from app.cli.styles import AMBER, DIM, STYLES
-from app.cli.wrapping import item
+from app.cli.wrapping import Item, item
 from app.concurrency.user_code import run_in_thread
 from app.configuration.settings import load_settings
 from app.domain.counts import counted
@@ -209,11 +209,17 @@ def _show(subject: _Subject, findings: Sequence[Finding], unknown: Sequence[str]
     printer.print(item(f"{whose} is {told}", "", style=STYLES.get(state, "")))
     for note in unknown:
         printer.print(item(note, "", style=AMBER))
-    printed = {""}
-    for each in condensed(findings, MOST_OF_A_REASON):
-        printer.print(item(f"{each.subject} {each.predicate}", "- "))
-        if each.remedy not in printed:
-            printer.print(item(each.remedy, "  -> ", style=DIM))
-            printed.add(each.remedy)
+    for line in finding_lines(findings):
+        printer.print(line)
     if not findings:
         printer.print("nothing is remarkable")
+
+
+def finding_lines(findings: Sequence[Finding]) -> Iterator[Item]:
+    """Yield the findings as sentences, each with its remedy unless it was told before."""
+    told = {""}
+    for each in condensed(findings, MOST_OF_A_REASON):
+        yield item(f"{each.subject} {each.predicate}", "- ")
+        if each.remedy not in told:
+            yield item(each.remedy, "  -> ", style=DIM)
+            told.add(each.remedy)

@@ -31,7 +31,7 @@ LIMITS = (
     words("bucket", 14),
     words("limit", 14),
     number("value"),
-    words("from", 13, drop=1),
+    words("from", 14, drop=1),
     number("level", drop=2),
     number("of", drop=4),
     number("per second", drop=3),

@@ -190,8 +190,8 @@ def _lengths(found: Forecast, output_tokens: int) -> str:
     calling = [agent for agent in found.agents if agent.calls]
     known = [agent for agent in calling if agent.earlier_runs]
     if calling and len(known) == len(calling):
-        return f"answers as long as in {found.earlier_runs:,} earlier runs"
-    assumed = f"{output_tokens:,} tokens an answer, one round of tools"
+        return f"answers as long as in {counted(found.earlier_runs, 'earlier run')}"
+    assumed = f"{counted(output_tokens, 'token')} an answer, one round of tools"
     if not known:
         return assumed
     names = ", ".join(agent.name for agent in calling if not agent.earlier_runs)
@@ -230,10 +230,11 @@ def _cache(agent: AgentForecast) -> str:
     assert cache is not None
     if cache.too_short:
         return (
-            f"{agent.name}: its requests begin with about {cache.tokens:,} equal tokens, "
+            f"{agent.name}: its requests begin with about {counted(cache.tokens, 'equal token')}, "
             f"but {agent.model} caches nothing below {cache.least_tokens:,}"
         )
-    alike = f"{agent.name}: about {cache.tokens:,} equal tokens, kept {cache.lifetime}"
+    tokens = counted(cache.tokens, "equal token")
+    alike = f"{agent.name}: about {tokens}, kept {cache.lifetime}"
     if cache.pays_from is None:
         return f"{alike}; caching never pays, because cached tokens cost as much as other tokens"
     return (

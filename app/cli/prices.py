@@ -8,7 +8,7 @@ import typer
 
 from app.cli.output import answer
 from app.cli.parameters import Wide
-from app.cli.tables import Table, number, table, words
+from app.cli.tables import Table, note, number, table, words
 from app.configuration.settings import load_settings
 from app.costs.price import RATES
 from app.costs.price_table import PriceLine, price_lines
@@ -22,10 +22,10 @@ COLUMNS = (
     number("cache write", align="point", drop=3),
     number("1 h", align="point", drop=4),
     number("output", align="point"),
-    words("and", 16, drop=5),
+    note("and", drop=5),
     words("source", 12, drop=7),
-    words("set by", 12, drop=6),
-    number("instead of", drop=8),
+    note("set by", drop=6),
+    note("instead of", drop=8),
 )
 # Further prices. Prices of reasoning and citations are per million tokens, the price of containers
 # is per hour, and the other prices are per 1,000 uses.

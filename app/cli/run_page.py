@@ -17,9 +17,9 @@ from app.monitoring.whole_run import Incomplete, WholeRun, grouped_incomplete
 ERROR_WIDTH = 300
 COLUMNS = (
     number("level", drop=2),
-    words("agent", 14),
+    words("agent", 11),
     words("module", 8, drop=3),
-    words("model", 12, drop=4),
+    words("model", 10, drop=4),
     state(),
     number("attempts", drop=5),
     number("took", drop=1),

@@ -12,7 +12,7 @@ from app.cli.output import answer, moment, print_json, seconds
 from app.cli.parameters import AsJson, RunId, Wide
 from app.cli.run import facts_of, follow_to_end
 from app.cli.run_page import show_run
-from app.cli.tables import Table, fixed, note, number, run_id, state, table, words
+from app.cli.tables import Table, note, number, run_id, state, table, words
 from app.domain.money import aligned_dollars
 from app.domain.status import WorkflowStatus
 from app.monitoring.whole_run import read_whole_run
@@ -23,10 +23,10 @@ COLUMNS = (
     words("workflow", 14),
     state(),
     number("level", drop=3),
-    fixed("created (UTC)", drop=4),
+    words("created (UTC)", 10, drop=4),
     number("took", drop=2),
     number("cost"),
-    note("error"),
+    note("error", most=150),
 )
 
 

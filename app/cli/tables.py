@@ -22,8 +22,8 @@ from app.domain.run_ids import short_ids
 
 INDENT = 2
 #: The way to see hidden columns.
-REMEDY = "--wide shows them, --json has everything"
-NARROW_REMEDY = "a wider terminal shows them"
+REMEDY = "--wide shows all columns, --json has everything"
+NARROW_REMEDY = "a wider terminal shows all columns"
 
 Align = Literal["left", "right", "point"]
 
@@ -81,7 +81,7 @@ def fixed(heading: str, *, drop: int = 0) -> Column:
 
 def state(heading: str = "status", *, drop: int = 0) -> Column:
     """Return a column of states; a long state is wrapped at its underscore."""
-    return Column(heading=heading, least=9, drop=drop, styled=True)
+    return Column(heading=heading, least=10, drop=drop, styled=True)
 
 
 def run_id(heading: str = "run") -> Column:
@@ -160,7 +160,7 @@ def table_lines(made: Table, width: int, *, ruled: bool = True) -> Iterator[Text
         width: Maximum number of characters in a line.
         ruled: Whether a rule separates the headings from the rows.
     """
-    rows = _prepared(made, limited=width < UNLIMITED_WIDTH)
+    rows = prepared(made, limited=width < UNLIMITED_WIDTH)
     layout = fit(made.columns, rows, width)
     for line in wrapped(made.title, width) if made.title else ():
         yield Text(line, "bold")
@@ -183,13 +183,14 @@ def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) ->
     A column without any value gives way first, then the columns by their ``drop``. The columns that
     stay share the rest of the room, so that their cells have about the same number of lines.
     """
-    natural = [_natural(columns, rows, place) for place in range(len(columns))]
-    least = [
-        min(natural[place], max(column.least, column.room, cell_len(_longest_word(column.heading))))
-        if column.least
-        else natural[place]
-        for place, column in enumerate(columns)
+    widest = [
+        max((cell_len(row[place]) for row in rows), default=0) for place in range(len(columns))
     ]
+    natural = [
+        max(cells, cell_len(column.heading), column.room, 1)
+        for column, cells in zip(columns, widest, strict=True)
+    ]
+    least = [_least(column, cells) for column, cells in zip(columns, widest, strict=True)]
     valued = {place for place in range(len(columns)) if any(row[place] for row in rows)}
     stay, gone = list(range(len(columns))), list[int]()
     while _total(least[place] for place in stay) > width and len(stay) > 1:
@@ -208,8 +209,13 @@ def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) ->
     )
 
 
-def _prepared(made: Table, *, limited: bool) -> list[tuple[str, ...]]:
-    """Return the cells as they are shown: with short ids, and with aligned decimal points."""
+def prepared(made: Table, *, limited: bool = True) -> list[tuple[str, ...]]:
+    """Return the cells as they are shown: with short ids, and with aligned decimal points.
+
+    Args:
+        made: The table.
+        limited: Whether the room is limited, so that ids are short and long texts are cut.
+    """
     by_column = [[row[place] for row in made.rows] for place in range(len(made.columns))]
     for column, cells in zip(made.columns, by_column, strict=True):
         if column.ids and limited:
@@ -231,16 +237,13 @@ def _pointed(cells: Sequence[str]) -> list[str]:
     ]
 
 
-def _natural(columns: Sequence[Column], rows: Sequence[Sequence[str]], place: int) -> int:
-    """Return the width of a column with room for everything."""
-    column = columns[place]
-    cells = max((cell_len(row[place]) for row in rows), default=0)
-    # A heading above narrow cells is wrapped at its words, so that numbers stay close together.
-    return max(cells, cell_len(_longest_word(column.heading)), column.room, 1)
+def _least(column: Column, cells: int) -> int:
+    """Return the fewest characters of a column whose widest cell has this width.
 
-
-def _longest_word(text: str) -> str:
-    return max(text.split(" "), key=cell_len)
+    A heading above narrow cells is wrapped at its words, so that numbers stay close together.
+    """
+    heading = max(map(cell_len, column.heading.split(" ")))
+    return max(min(cells, column.least) if column.least else cells, heading, column.room, 1)
 
 
 def _total(widths: Iterable[int]) -> int:

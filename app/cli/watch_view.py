@@ -14,10 +14,10 @@ from app.cli.agent_columns import agent_cells, agent_columns, remark
 from app.cli.output import console, styled
 from app.cli.styles import AMBER, CYAN, DIM, RED, STYLES
 from app.cli.tables import Column, fit, number, row_lines
-from app.cli.wrapping import GAP, shorten
+from app.cli.wrapping import shorten
 from app.domain.counts import counted
 from app.domain.money import aligned_dollars, dollars
-from app.domain.plain_text import shown, shown_line
+from app.domain.plain_text import shown
 from app.domain.run_ids import short_id
 from app.domain.status import AgentStatus
 from app.events.texts import Piece
@@ -40,7 +40,6 @@ LEVELS = (
     *(number(each, room=6) for each in GROUPS[:-1]),
     number(GROUPS[-1], room=6, drop=1),
 )
-ERROR = Column(heading="remark", least=12, drop=3, cut=True)
 
 
 class WatchView:
@@ -194,40 +193,31 @@ def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) 
     if not seen or room <= FEWEST_LINES:
         return []
     columns = tuple(replace(column, cut=True) for column in agent_columns(run.agents))
-    columns = (*columns, ERROR)
     # The widths come from all agents, so that the columns stay where they are.
-    cells = [(*agent_cells(agent, columns[:-1]), "") for agent in run.agents]
-    layout = fit(columns, [*cells, (*[""] * (len(columns) - 1), "x" * ERROR.least)], width)
-    wide = dict(layout.widths)
-    error_at = len(columns) - 1
-    if error_at in wide:
-        wide[error_at] += max(width - sum(wide.values()) - GAP * (len(wide) - 1), 0)
-    layout = replace(layout, widths=wide)
+    layout = fit(columns, [agent_cells(agent, columns) for agent in run.agents], width)
     headings = tuple(column.heading for column in columns)
     lines = [Text(), *row_lines(columns, headings, layout, heads=True)]
-    shown, rest = _by_urgency(seen, room - len(lines) - 1)
-    for agent in shown:
-        row = (*agent_cells(agent, columns[:-1], _took(agent, activity)), shown_line(remark(agent)))
-        for line in row_lines(columns, row, layout):
+    shown = sorted(seen, key=_urgency)
+    while shown:
+        agent = shown[0]
+        row = agent_cells(agent, columns, _took(agent, activity))
+        own = list(row_lines(columns, row, layout))
+        own += [Text(f"  {shorten(remark(agent), width - 2)}")] if remark(agent) else []
+        if len(lines) + len(own) + (len(shown) > 1) > room:
+            return [*lines, _line(f"and {_counted(shown)}", width, DIM)]
+        for line in own:
             line.stylize(STYLES.get(agent.status, ""))
-            lines.append(line)
-    return [*lines, _line(f"and {_counted(rest)}", width, DIM)] if rest else lines
+        lines += own
+        shown.pop(0)
+    return lines
 
 
-def _by_urgency(
-    agents: Sequence[AgentProgress], room: int
-) -> tuple[list[AgentProgress], list[AgentProgress]]:
-    """Return the agents that have room on the screen, and the others."""
-
-    def urgency(agent: AgentProgress) -> tuple[int, float]:
-        failed, runs = agent.status.is_failure, agent.status is AgentStatus.RUNNING
-        since = agent.started_at.timestamp() if agent.started_at else 0.0
-        if failed or runs:
-            return (0 if failed else 1), since
-        return (2 if agent.finished_at else 3), -since
-
-    shown = sorted(agents, key=urgency)
-    return shown[: max(room, 0)], shown[max(room, 0) :]
+def _urgency(agent: AgentProgress) -> tuple[int, float]:
+    failed, runs = agent.status.is_failure, agent.status is AgentStatus.RUNNING
+    since = agent.started_at.timestamp() if agent.started_at else 0.0
+    if failed or runs:
+        return (0 if failed else 1), since
+    return (2 if agent.finished_at else 3), -since
 
 
 def _took(what: RunProgress | AgentProgress, activity: Activity | None) -> str:

@@ -100,24 +100,28 @@ def wrapped(text: str, width: int) -> list[str]:
     """
     lines = [""]
     for word in text.split(" "):
-        joined = f"{lines[-1]} {word}" if lines[-1] else word
-        if cell_len(joined) <= width:
-            lines[-1] = joined
-            continue
-        parts = _parts(word, width)
-        lines = [*lines, *parts] if lines[-1] else [*lines[:-1], *parts]
+        before = f"{lines[-1]} " if lines[-1] else ""
+        if cell_len(before + word) <= width:
+            lines[-1] = before + word
+        elif cell_len(word) <= width:
+            lines.append(word)
+        else:
+            lines[-1:] = _parts(word, width, before)
     return lines
 
 
-def _parts(word: str, width: int) -> list[str]:
-    """Divide a word that is longer than a line, at its joints as far as possible."""
-    lines = [""]
+def _parts(word: str, width: int, before: str) -> list[str]:
+    """Divide a word that is longer than a line, at its joints as far as possible.
+
+    The word begins behind ``before``, which is the beginning of a line.
+    """
+    lines = [before]
     for piece in _JOINTS.split(word):
         if cell_len(lines[-1] + piece) <= width:
             lines[-1] += piece
         elif cell_len(piece) <= width:
             lines.append(piece)
         else:
-            *full, rest = chop_cells(lines[-1] + piece, max(width, 2))
-            lines = [*lines[:-1], *full, rest]
+            kept = "" if lines[-1] == before else lines.pop()
+            lines += chop_cells(kept + piece, max(width, 2))
     return [line for line in lines if line]

@@ -1,6 +1,7 @@
 """The columns in which the pictures of a run show its agents; they stay where they are."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from app.cli.output import seconds
 from app.cli.tables import Column, number, state, words
@@ -20,7 +21,7 @@ COLUMNS = (
     words("agent", 16),
     words("module", 8, drop=4),
     words("model", 12, drop=5),
-    state(),
+    state(room=10),
     number("items", drop=2),
     number("took", drop=1, room=8),
     number("cost", room=9),
@@ -29,8 +30,13 @@ COLUMNS = (
 
 def agent_columns(agents: Sequence[AgentProgress]) -> tuple[Column, ...]:
     """Return the columns for the agents of a run; only a run with lists has a column of items."""
-    lists = any(agent.item_count is not None for agent in agents)
-    return tuple(column for column in COLUMNS if lists or column.heading != "items")
+    counts = [agent.item_count for agent in agents if agent.item_count is not None]
+    room = 2 * len(str(max(counts, default=0))) + 1
+    return tuple(
+        replace(column, room=room) if column.heading == "items" else column
+        for column in COLUMNS
+        if counts or column.heading != "items"
+    )
 
 
 def agent_cells(agent: AgentProgress, columns: Sequence[Column], took: str = "") -> tuple[str, ...]:

@@ -203,7 +203,7 @@ def _counted(agents: Sequence[AgentProgress]) -> str:
     counts = Counter(str(agent.status) for agent in agents)
     total = counted(len(agents), "agent")
     states = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-    return total if set(counts) == {"pending"} else f"{total}: {states}"
+    return total if set(counts) <= {"pending"} else f"{total}: {states}"
 
 
 def _notable(agents: list[AgentProgress]) -> list[AgentProgress]:

@@ -39,7 +39,8 @@ class Column:
         most: Most characters of a cell if the room is limited; 0 means that no cell is shortened.
         room: Fewest characters of the column even if its cells are shorter, so that the columns of
             a changing picture stay where they are.
-        cut: Whether a cell that is too long is cut instead of wrapped.
+        cut: Whether a cell that is too long is cut instead of wrapped; a column with ``room`` then
+            has exactly this width.
         drop: The columns with the highest number give way first if the terminal is too narrow; 0
             means that the column always stays.
         below: If the column gives way, a line below the row has the cell.
@@ -79,9 +80,9 @@ def fixed(heading: str, *, drop: int = 0) -> Column:
     return Column(heading=heading, drop=drop)
 
 
-def state(heading: str = "status", *, drop: int = 0) -> Column:
+def state(heading: str = "status", *, drop: int = 0, room: int = 0) -> Column:
     """Return a column of states; a long state is wrapped at its underscore."""
-    return Column(heading=heading, least=10, drop=drop, styled=True)
+    return Column(heading=heading, least=10, drop=drop, room=room, styled=True)
 
 
 def run_id(heading: str = "run") -> Column:
@@ -183,16 +184,12 @@ def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) ->
     A column without any value gives way first, then the columns by their ``drop``. The columns that
     stay share the rest of the room, so that their cells have about the same number of lines.
     """
-    widest = [
-        max((cell_len(row[place]) for row in rows), default=0) for place in range(len(columns))
-    ]
-    natural = [
-        max(cells, cell_len(column.heading), column.room, 1)
-        for column, cells in zip(columns, widest, strict=True)
-    ]
+    places = range(len(columns))
+    widest = [max((cell_len(row[place]) for row in rows), default=0) for place in places]
+    natural = [_natural(column, cells) for column, cells in zip(columns, widest, strict=True)]
     least = [_least(column, cells) for column, cells in zip(columns, widest, strict=True)]
-    valued = {place for place in range(len(columns)) if any(row[place] for row in rows)}
-    stay, gone = list(range(len(columns))), list[int]()
+    valued = {place for place in places if any(row[place] for row in rows)}
+    stay, gone = list(places), list[int]()
     while _total(least[place] for place in stay) > width and len(stay) > 1:
         loose = [place for place in stay if columns[place].drop]
         if not loose:
@@ -235,6 +232,12 @@ def _pointed(cells: Sequence[str]) -> list[str]:
     return [
         cell + " " * (most - size) if cell else "" for cell, size in zip(cells, behind, strict=True)
     ]
+
+
+def _natural(column: Column, cells: int) -> int:
+    """Return the width of a column with room for everything."""
+    still = column.cut and column.room
+    return column.room if still else max(cells, cell_len(column.heading), column.room, 1)
 
 
 def _least(column: Column, cells: int) -> int:

@@ -192,7 +192,9 @@ def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) 
     seen = [agent for agent in run.agents if agent.started_at or agent.status.is_failure]
     if not seen or room <= FEWEST_LINES:
         return []
-    columns = tuple(replace(column, cut=True) for column in agent_columns(run.agents))
+    columns = tuple(
+        replace(column, cut=column.align == "left") for column in agent_columns(run.agents)
+    )
     # The widths come from all agents, so that the columns stay where they are.
     layout = fit(columns, [agent_cells(agent, columns) for agent in run.agents], width)
     headings = tuple(column.heading for column in columns)

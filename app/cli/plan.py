@@ -34,8 +34,8 @@ from app.sandbox.processes import Sandbox
 
 COLUMNS = (
     number("level", drop=3),
-    words("agent", 14),
-    words("model", 12, drop=5),
+    words("agent", 10),
+    words("model", 10, drop=5),
     number("calls", drop=1),
     number("at most", drop=4),
     number("input tokens", drop=6),

@@ -21,6 +21,8 @@ from app.domain.plain_text import shown_line
 from app.domain.run_ids import short_ids
 
 INDENT = 2
+#: The part of a column's cells that are no longer than its usual cells.
+USUAL = 0.8
 #: The way to see hidden columns.
 REMEDY = "--wide shows all columns, --json has everything"
 NARROW_REMEDY = "a wider terminal shows all columns"
@@ -66,8 +68,8 @@ def words(heading: str, least: int = 12, *, drop: int = 0) -> Column:
 
 
 def note(heading: str, *, drop: int = 100, most: int = 300) -> Column:
-    """Return a column of long texts, which stand below their rows if there is little room."""
-    return Column(heading=heading, least=30, most=most, drop=drop, below=True)
+    """Return a column of long texts, which stand below their rows if they do not fit whole."""
+    return Column(heading=heading, most=most, drop=drop, below=True)
 
 
 def number(heading: str, *, drop: int = 0, align: Align = "right", room: int = 0) -> Column:
@@ -181,28 +183,32 @@ def table_lines(made: Table, width: int, *, ruled: bool = True) -> Iterator[Text
 def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> Layout:
     """Return the widths of the columns.
 
-    A column without any value gives way first, then the columns by their ``drop``. The columns that
-    stay share the rest of the room, so that their cells have about the same number of lines.
+    If the room is not sufficient for whole lines, the columns without any value are left out, and
+    then the columns give way by their ``drop``. The columns that stay share the rest of the room,
+    first for their usual cells, and then for cells that are longer than most others.
     """
     places = range(len(columns))
-    widest = [max((cell_len(row[place]) for row in rows), default=0) for place in places]
-    natural = [_natural(column, cells) for column, cells in zip(columns, widest, strict=True)]
-    least = [_least(column, cells) for column, cells in zip(columns, widest, strict=True)]
-    valued = {place for place in places if any(row[place] for row in rows)}
-    stay, gone = list(places), list[int]()
+    sizes = [sorted(cell_len(row[place]) for row in rows) or [0] for place in places]
+    sized = list(zip(columns, sizes, strict=True))
+    least = [_least(column, cells[-1]) for column, cells in sized]
+    natural = [_natural(column, cells[-1]) for column, cells in sized]
+    usual = [
+        max(_least(column, 0), cells[int(USUAL * (len(cells) - 1))]) for column, cells in sized
+    ]
+    stay = list(places)
+    if _total(natural) > width:
+        stay = [place for place in stay if not columns[place].drop or sizes[place][-1]]
+    valued = set(stay)
     while _total(least[place] for place in stay) > width and len(stay) > 1:
         loose = [place for place in stay if columns[place].drop]
         if not loose:
             break
-        first = max(loose, key=lambda place: (place not in valued, columns[place].drop, place))
-        stay.remove(first)
-        gone.append(first)
-    widths = _shared({place: least[place] for place in stay}, natural, width)
-    told = sorted(place for place in gone if place in valued)
+        stay.remove(max(loose, key=lambda place: (columns[place].drop, place)))
+    gone = sorted(valued.difference(stay))
     return Layout(
-        widths=widths,
-        below=tuple(place for place in told if columns[place].below),
-        hidden=tuple(place for place in told if not columns[place].below),
+        widths=_shared({place: least[place] for place in stay}, usual, natural, width),
+        below=tuple(place for place in gone if columns[place].below),
+        hidden=tuple(place for place in gone if not columns[place].below),
     )
 
 
@@ -254,13 +260,28 @@ def _total(widths: Iterable[int]) -> int:
     return sum(found) + GAP * (len(found) - 1)
 
 
-def _shared(widths: dict[int, int], natural: Sequence[int], width: int) -> dict[int, int]:
-    """Give the rest of the room to the columns whose cells would have the most lines."""
-    while _total(widths.values()) < width:
-        hungry = [place for place in widths if widths[place] < natural[place]]
-        if not hungry:
-            return widths
+def _shared(
+    widths: dict[int, int], usual: Sequence[int], natural: Sequence[int], width: int
+) -> dict[int, int]:
+    """Share the rest of the room.
+
+    First, usual cells become one line, in as many columns as possible. Then the columns with the
+    most lines become wider.
+
+    Args:
+        widths: Least widths of the columns; they are changed.
+        usual: Widths of the usual cells.
+        natural: Widths of the widest cells and of the headings.
+        width: Width of the table.
+    """
+    room = width - _total(widths.values())
+    for place in sorted(widths, key=lambda place: usual[place] - widths[place]):
+        more = min(max(usual[place] - widths[place], 0), room)
+        widths[place] += more
+        room -= more
+    while room > 0 and (hungry := [place for place in widths if widths[place] < natural[place]]):
         widths[max(hungry, key=lambda place: natural[place] / widths[place])] += 1
+        room -= 1
     while _total(widths.values()) > width and max(widths.values()) > 1:
         widths[max(widths, key=lambda place: widths[place])] -= 1
     return widths

@@ -12,8 +12,8 @@ from app.domain.plain_text import shown_line
 
 #: Lines in a pipe or a file are never cut or wrapped.
 UNLIMITED_WIDTH = 100_000
-#: Places inside a long word at which a line may end.
-_JOINTS = re.compile(r"(?<=[/_\-.,:;=|\])])")
+#: Places inside a long word at which a line may end: first the parts of a path, then other marks.
+_PATHS, _JOINTS = re.compile(r"(?<=/)"), re.compile(r"(?<=[_\-.,:;=|\])])")
 #: Blanks between a label and its text.
 GAP = 2
 
@@ -116,12 +116,14 @@ def _parts(word: str, width: int, before: str) -> list[str]:
     The word begins behind ``before``, which is the beginning of a line.
     """
     lines = [before]
-    for piece in _JOINTS.split(word):
-        if cell_len(lines[-1] + piece) <= width:
-            lines[-1] += piece
-        elif cell_len(piece) <= width:
-            lines.append(piece)
-        else:
-            kept = "" if lines[-1] == before else lines.pop()
-            lines += chop_cells(kept + piece, max(width, 2))
+    for part in _PATHS.split(word):
+        whole = cell_len(part) <= width
+        for piece in [part] if whole else _JOINTS.split(part):
+            if cell_len(lines[-1] + piece) <= width:
+                lines[-1] += piece
+            elif cell_len(piece) <= width:
+                lines.append(piece)
+            else:
+                kept = "" if lines[-1] == before else lines.pop()
+                lines += chop_cells(kept + piece, max(width, 2))
     return [line for line in lines if line]

@@ -118,7 +118,7 @@ def estimates_table(lines: Sequence[EstimateLine]) -> Table:
             f"{line.prompt_tokens:,}",
             f"{line.bias_percent:+} %",
             f"{line.error_percent} %",
-            f"{line.bound_factor} times",
+            f"{line.bound_factor} x",
             f"{line.most_of_bound:.0%}",
             f"{line.above_bound:,}",
         )

@@ -151,7 +151,7 @@ def _warn_of_a_queue(bucket: dict[str, Any] | None) -> None:
     minute = bucket["limits"]["requests_per_minute"]["value"]
     if minute is not None and waiting > minute:
         say(
-            f"{waiting:,} requests wait for {bucket['bucket']}: at {minute:,} a minute "
+            f"{counted(waiting, 'request')} wait for {bucket['bucket']}: at {minute:,} a minute "
             f"the last request starts in about {counted(round(waiting / minute), 'minute')}"
         )
 

@@ -117,7 +117,7 @@ def _tried_again(history: RunHistory) -> list[Finding]:
 def _retried(name: str, failed: list[Attempt]) -> Finding:
     kinds = Counter(each.error_class or "Error" for each in failed)
     text = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
-    times = "once" if len(failed) == 1 else f"{len(failed)} times"
+    times = "once" if len(failed) == 1 else counted(len(failed), "time")
     return Finding(
         reason=Reason.RETRIED,
         agents=(name,),

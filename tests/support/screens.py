@@ -353,17 +353,21 @@ def limits() -> RenderableType:
 
 def prices() -> RenderableType:
     def line(model: str, rates: str, **fields: Any) -> PriceLine:
-        numbers = [Decimal(rate) for rate in rates.split()]
-        given: dict[str, Any] = {
-            "provider": "anthropic",
-            "case": "",
-            "others": {},
-            "source": "genai-prices 0.0.42",
-            "set_by": None,
-            "published": None,
-        } | fields
         names = ("input", "cached_input", "cache_write", "cache_write_1h", "output")
-        return PriceLine(model=model, **dict(zip(names, numbers, strict=True)), **given)
+        numbers = map(Decimal, rates.split())
+        given: dict[str, Any] = (
+            dict(zip(names, numbers, strict=True))
+            | {
+                "provider": "anthropic",
+                "case": "",
+                "others": {},
+                "source": "genai-prices 0.0.42",
+                "set_by": None,
+                "published": None,
+            }
+            | fields
+        )
+        return PriceLine(model=model, **given)
 
     return prices_table(
         [

@@ -197,7 +197,8 @@ def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) ->
     ]
     stay = list(places)
     if _total(natural) > width:
-        stay = [place for place in stay if not columns[place].drop or sizes[place][-1]]
+        kept = (bool(column.room or not column.drop) for column in columns)
+        stay = [place for place, keep in enumerate(kept) if keep or sizes[place][-1]]
     valued = set(stay)
     while _total(least[place] for place in stay) > width and len(stay) > 1:
         loose = [place for place in stay if columns[place].drop]

@@ -176,8 +176,7 @@ def _waits(waits: Sequence[Finding], width: int, most: int) -> list[Text]:
     if len(by_number) > most:
         left = sum(len(each.agents) for each in by_number[most - 1 :])
         told[-1] = (counted(left, "other"), "waits" if left == 1 else "wait")
-    margin = max((cell_len(who) for who, _ in told), default=0)
-    margin = min(margin, width // 3)
+    margin = width // 4
     lines = [Text(), *(_wait(who, text, margin, width) for who, text in told)]
     return lines if told else []
 

@@ -10,9 +10,8 @@ from app.domain.status import AgentStatus, WorkflowStatus
 from tests.support.markdown import ROOT
 
 #: Colours of the terminal, which each terminal may define itself.
-TERMINAL_COLOURS = re.compile(
-    r"""["'](?:bold |dim )?(?:on )?(?:bright_)?(?:black|red|green|yellow|blue|magenta|cyan|white)["']"""
-)
+NAMES = "black|red|green|yellow|blue|magenta|cyan|white"
+TERMINAL_COLOURS = re.compile(rf"""["'](?:bold |dim )?(?:on )?(?:bright_)?(?:{NAMES})["']""")
 LEAST_CONTRAST = 3.5
 USED = {name: value for name, value in vars(styles).items() if name.isupper() and name != "STYLES"}
 

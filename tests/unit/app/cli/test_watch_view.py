@@ -57,8 +57,8 @@ def test_a_small_run_is_shown_whole() -> None:
     all_agents, first = (lines[place].split() for place in (4, 5))
     assert all_agents == ["all", "[###.......]", "3", "1", "1", "1"]
     assert first == ["1", "[#####.....]", "2", "1", "1"]
-    assert any(line.startswith("screener  waits for the rate limit openai/d") for line in lines)
-    assert any(line.startswith("writer    waits for its dependencies: scr") for line in lines)
+    assert any(line.split()[:6] == "screener waits for the rate limit".split() for line in lines)
+    assert any(line.split()[:5] == "writer waits for its dependencies:".split() for line in lines)
     assert any(line.split()[:4] == ["▶", "screener", "HR", "gpt-4o"] for line in lines)
 
 
@@ -94,7 +94,7 @@ def test_five_hundred_agents_fit_the_screen(width: int, height: int) -> None:
 
     lines = drawn(run, width, height)
 
-    assert any("499 agents  wait for the rate limit" in line for line in lines)
+    assert any(line.split()[:6] == "499 agents wait for the rate".split() for line in lines)
     assert any("odd" in line for line in lines) or height == 15
     assert not any("\x1b" in line for line in lines)
 

@@ -303,4 +303,4 @@ def test_many_findings_of_a_kind_are_told_in_short() -> None:
 
     assert [each.agents for each in first] == [("b0",), ("b1",)]
     assert len(rest.agents) == 7
-    assert rest.predicate == "wait for its dependencies"
+    assert rest.predicate == "wait for their dependencies"

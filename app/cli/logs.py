@@ -11,9 +11,9 @@ import typer
 
 from app.cli.cluster import arriving, find, transaction
 from app.cli.messages import tell
-from app.cli.output import console, json_text, styled
+from app.cli.output import console, json_text
 from app.cli.parameters import RunId
-from app.cli.styles import AMBER, RED
+from app.cli.styles import AMBER, RED, styled
 from app.domain.events import Level
 from app.domain.suggestions import did_you_mean
 from app.errors import WorkflowError

@@ -77,17 +77,6 @@ def answer(facts: Any, view: RenderableType, *, json: bool, wide: bool = False) 
         console(wide=wide).print(view)
 
 
-def styled(text: str, style: str = "", **options: Any) -> Text:
-    """Return a text with a style; what cannot be seen in the text becomes visible.
-
-    Args:
-        text: The text.
-        style: A style of Rich.
-        options: Further arguments of ``Text``.
-    """
-    return Text(shown(text), style=style, **options)
-
-
 def moment(at: datetime | None) -> str:
     """Return a time as text for people, in UTC."""
     return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""

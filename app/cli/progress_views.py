@@ -13,8 +13,8 @@ from rich.padding import Padding
 
 from app.cli.agent_columns import agent_cells, agent_columns, remark
 from app.cli.messages import tell
-from app.cli.output import console, reason, seconds, styled
-from app.cli.styles import DIM, STYLES
+from app.cli.output import console, reason, seconds
+from app.cli.styles import DIM, STYLES, styled
 from app.cli.tables import INDENT, fit, row_lines
 from app.cli.wrapping import item
 from app.domain.counts import counted

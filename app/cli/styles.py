@@ -5,6 +5,12 @@ nearly invisible on white in many terminals. The colours here are fixed, and eac
 at least 3.5 to black and to white. No fact is told by a colour alone.
 """
 
+from typing import Any
+
+from rich.text import Text
+
+from app.domain.plain_text import shown
+
 GREEN = "color(28)"
 CYAN = "color(31)"
 AMBER = "color(130)"
@@ -29,3 +35,14 @@ STYLES = {
     "waiting": CYAN,
     "paused": AMBER,
 }
+
+
+def styled(text: str, style: str = "", **options: Any) -> Text:
+    """Return a text with a style; what cannot be seen in the text becomes visible.
+
+    Args:
+        text: The text.
+        style: A style of Rich.
+        options: Further arguments of ``Text``.
+    """
+    return Text(shown(text), style=style, **options)

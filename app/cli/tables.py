@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
-from app.cli.styles import DIM, STYLES
+from app.cli.styles import DIM, STYLES, styled
 from app.cli.wrapping import GAP, UNLIMITED_WIDTH, shorten, wrapped
 from app.domain.plain_text import shown_line
 from app.domain.run_ids import short_ids
@@ -166,18 +166,18 @@ def table_lines(made: Table, width: int, *, ruled: bool = True) -> Iterator[Text
     rows = prepared(made, limited=width < UNLIMITED_WIDTH)
     layout = fit(made.columns, rows, width)
     for line in wrapped(made.title, width) if made.title else ():
-        yield Text(line, "bold")
+        yield styled(line, "bold")
     headings = tuple(column.heading for column in made.columns)
     yield from row_lines(made.columns, headings, layout, heads=True)
     if ruled:
-        yield Text("─" * (sum(layout.widths.values()) + GAP * (len(layout.widths) - 1)), DIM)
+        yield styled("─" * (sum(layout.widths.values()) + GAP * (len(layout.widths) - 1)), DIM)
     for row in rows:
         yield from row_lines(made.columns, row, layout)
         yield from _below(made.columns, row, layout, width)
     if layout.hidden:
         names = ", ".join(made.columns[place].heading for place in layout.hidden)
         for line in wrapped(f"Hidden at {width} columns: {names}; {made.remedy}.", width):
-            yield Text(line, DIM)
+            yield styled(line, DIM)
 
 
 def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> Layout:
@@ -301,11 +301,11 @@ def row_lines(
         blank = [""] * (height - len(lines))
         cells[place] = [*blank, *lines] if heads else [*lines, *blank]
     for number_ in range(height):
-        line = Text(style="bold" if heads else "")
+        line = styled("", "bold" if heads else "")
         for place, width in layout.widths.items():
             column, text = columns[place], cells[place][number_]
-            room = Text(" " * (width - cell_len(text)))
-            told = Text(text, STYLES.get(row[place], "") if column.styled else "")
+            room = styled(" " * (width - cell_len(text)))
+            told = styled(text, STYLES.get(row[place], "") if column.styled else "")
             told = told.append_text(room) if column.align == "left" else room.append_text(told)
             line.append(" " * GAP if line else "").append_text(told)
         line.rstrip()
@@ -324,4 +324,4 @@ def _below(
 
 def _indented(text: str, width: int) -> Iterator[Text]:
     for line in wrapped(text, max(width - INDENT, 1)):
-        yield Text(" " * INDENT + line, DIM)
+        yield styled(" " * INDENT + line, DIM)

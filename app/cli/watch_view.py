@@ -11,8 +11,8 @@ from rich.live import Live as Screen
 from rich.text import Text
 
 from app.cli.agent_columns import agent_cells, agent_columns, remark
-from app.cli.output import console, styled
-from app.cli.styles import AMBER, CYAN, DIM, RED, STYLES
+from app.cli.output import console
+from app.cli.styles import AMBER, CYAN, DIM, RED, STYLES, styled
 from app.cli.tables import Column, fit, number, row_lines
 from app.cli.wrapping import shorten
 from app.domain.counts import counted
@@ -140,7 +140,7 @@ def _levels(run: RunProgress, width: int, most: int) -> list[Text]:
     rows += [(str(number_ + 1), *_counts(agents)) for number_, agents in near]
     layout = fit(LEVELS, rows, width)
     headings = tuple(column.heading for column in LEVELS)
-    lines = [Text(), *row_lines(LEVELS, headings, layout, heads=True)]
+    lines = [styled(""), *row_lines(LEVELS, headings, layout, heads=True)]
     styles = ["", *(_level_style(run, level, agents) for level, agents in near)]
     for row, style in zip(rows, styles, strict=True):
         for line in row_lines(LEVELS, row, layout):
@@ -177,7 +177,7 @@ def _waits(waits: Sequence[Finding], width: int, most: int) -> list[Text]:
         left = sum(len(each.agents) for each in by_number[most - 1 :])
         told[-1] = (counted(left, "other"), "waits" if left == 1 else "wait")
     margin = width // 4
-    lines = [Text(), *(_wait(who, text, margin, width) for who, text in told)]
+    lines = [styled(""), *(_wait(who, text, margin, width) for who, text in told)]
     return lines if told else []
 
 
@@ -197,13 +197,13 @@ def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) 
     # The widths come from all agents, so that the columns stay where they are.
     layout = fit(columns, [agent_cells(agent, columns) for agent in run.agents], width)
     headings = tuple(column.heading for column in columns)
-    lines = [Text(), *row_lines(columns, headings, layout, heads=True)]
+    lines = [styled(""), *row_lines(columns, headings, layout, heads=True)]
     shown = sorted(seen, key=_urgency)
     while shown:
         agent = shown[0]
         row = agent_cells(agent, columns, _took(agent, activity))
         own = list(row_lines(columns, row, layout))
-        own += [Text(f"  {shorten(remark(agent), width - 2)}")] if remark(agent) else []
+        own += [styled(f"  {shorten(remark(agent), width - 2)}")] if remark(agent) else []
         if len(lines) + len(own) + (len(shown) > 1) > room:
             return [*lines, _line(f"and {_counted(shown)}", width, DIM)]
         for line in own:

@@ -8,6 +8,7 @@ from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
+from app.cli.styles import styled
 from app.domain.plain_text import shown_line
 
 #: Lines in a pipe or a file are never cut or wrapped.
@@ -36,7 +37,7 @@ class Facts:
         for label, text in self.rows:
             head = label + " " * (margin - cell_len(label))
             for line in wrapped(text, max(options.max_width - margin, 1)):
-                yield Text(head + line)
+                yield styled(head + line)
                 head = " " * margin
 
 
@@ -62,7 +63,7 @@ class Item:
         text = shorten(self.text, self.most) if self.most and limited else self.text
         margin = cell_len(self.mark)
         for place, line in enumerate(wrapped(text, max(options.max_width - margin, 1))):
-            yield Text((" " * margin if place else self.mark) + line, self.style)
+            yield styled((" " * margin if place else self.mark) + line, self.style)
 
 
 def item(text: str, mark: str = "  ", *, most: int = 0, style: str = "") -> Item:

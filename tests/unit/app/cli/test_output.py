@@ -20,7 +20,8 @@ from rich.progress import Progress
 from app.cli import costs
 from app.cli.application import explain
 from app.cli.messages import say, tell
-from app.cli.output import PlainConsole, answer, console, print_json, styled
+from app.cli.output import PlainConsole, answer, console, print_json
+from app.cli.styles import styled
 from app.cli.tables import Column, Table, table
 from app.costs.reports import CostLine
 from app.domain.agent import Agent

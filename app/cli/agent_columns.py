@@ -52,12 +52,17 @@ def agent_cells(agent: AgentProgress, columns: Sequence[Column], took: str = "")
         "agent": f"{MARKS.get(agent.status, '!')} {agent.name}",
         "module": agent.module,
         "model": agent.model,
-        "status": "partial" if agent.is_partial else agent.status,
+        "status": shown_state(agent),
         "items": items,
         "took": seconds(agent.started_at, agent.finished_at) or took,
         "cost": aligned_dollars(agent.spent_usd) if agent.spent_usd else "",
     }
     return tuple(shown_line(cells[column.heading]) for column in columns)
+
+
+def shown_state(agent: AgentProgress) -> str:
+    """Return the state of an agent: ``partial`` if it completed without a part of its result."""
+    return "partial" if agent.is_partial else str(agent.status)
 
 
 def remark(agent: AgentProgress) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 
-from app.cli.agent_columns import agent_cells, agent_columns, remark
+from app.cli.agent_columns import agent_cells, agent_columns, remark, shown_state
 from app.cli.messages import tell
 from app.cli.output import console, reason, seconds
 from app.cli.styles import DIM, STYLES, styled
@@ -174,7 +174,7 @@ class Picture:
         if agent.status is AgentStatus.RUNNING and (said := self.texts.get(agent.name)):
             yield item(shown_line(said)[-TEXT_WIDTH:], BELOW, style=DIM)
         if told := remark(agent):
-            yield item(told, BELOW, most=ERROR_WIDTH, style=STYLES.get(agent.status, ""))
+            yield item(told, BELOW, most=ERROR_WIDTH, style=STYLES.get(shown_state(agent), ""))
 
 
 def picture(run: RunProgress, texts: Mapping[str, str] | None = None) -> Picture:

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from rich.console import Group, RenderableType
 
+from app.cli.agent_columns import shown_state
 from app.cli.output import console, moment, seconds
 from app.cli.styles import STYLES
 from app.cli.tables import Table, note, number, state, table, words
@@ -55,7 +56,7 @@ def agents_table(agents: Sequence[AgentProgress]) -> Table:
             agent.label,
             agent.module,
             agent.model,
-            "partial" if agent.is_partial else agent.status,
+            shown_state(agent),
             agent.attempt,
             seconds(agent.started_at, agent.finished_at),
             _first_token(agent),

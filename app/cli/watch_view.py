@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.live import Live as Screen
 from rich.text import Text
 
-from app.cli.agent_columns import agent_cells, agent_columns, remark
+from app.cli.agent_columns import agent_cells, agent_columns, remark, shown_state
 from app.cli.output import console
 from app.cli.styles import AMBER, CYAN, DIM, RED, STYLES, styled
 from app.cli.tables import Column, fit, number, row_lines
@@ -207,7 +207,7 @@ def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) 
         if len(lines) + len(own) + (len(shown) > 1) > room:
             return [*lines, _line(f"and {_counted(shown)}", width, DIM)]
         for line in own:
-            line.stylize(STYLES.get(agent.status, ""))
+            line.stylize(STYLES.get(shown_state(agent), ""))
         lines += own
         shown.pop(0)
     return lines

@@ -1,5 +1,6 @@
 """`agentchord budgets`: the standing budgets, their use, and changes to them."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
@@ -8,12 +9,16 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
+from rich.console import Group
 
 from app.cli.cluster import ask, transaction
-from app.cli.output import answer, console, dollars, moment, print_json, table
-from app.cli.parameters import AsJson
+from app.cli.output import answer, console, moment, print_json
+from app.cli.parameters import AsJson, Wide
+from app.cli.tables import Table, fixed, note, number, table, words
 from app.costs.budgets import BudgetAccount, BudgetHistory, budget_history, standing_budgets
 from app.domain.budgets import BudgetTerms, Period, StandingScope, budget_label, check_subject
+from app.domain.counts import counted
+from app.domain.money import aligned_dollars, dollars
 from app.errors import UnknownBudget
 from app.storage.standing import remove_budget, set_budget
 
@@ -26,25 +31,36 @@ Subject = Annotated[
         metavar="[SUBJECT]", help="Name of the workflow, module or tenant; no name for scope all."
     ),
 ]
-AMOUNTS = ("limit>", "spent>", "held>", "left>", "share>", "waiting>", "kind")
+AMOUNTS = (
+    number("limit", drop=1, align="point"),
+    number("spent", drop=2),
+    number("held", drop=4),
+    number("left"),
+    number("share", drop=3),
+    note("remark"),
+)
+COLUMNS = (fixed("scope"), words("subject", 10), fixed("period", drop=5), *AMOUNTS)
+PAST_COLUMNS = (fixed("period"), fixed("since (UTC)"), *AMOUNTS)
+BURN_DOWN = (fixed("from (UTC)"), number("spent"), number("left after"))
 PER_CENT = 100
 
 group = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @group.callback(invoke_without_command=True)
-def budgets(context: typer.Context, json: AsJson = False) -> None:
+def budgets(context: typer.Context, wide: Wide = False, json: AsJson = False) -> None:
     """List the standing budgets, or change them."""
     if context.invoked_subcommand is not None:
         return
 
     found = transaction(standing_budgets)
+    answer([_facts(each) for each in found], budgets_table(found), json=json, wide=wide)
+
+
+def budgets_table(found: Sequence[BudgetAccount]) -> Table:
+    """Return budgets in their current periods as a table."""
     rows = [(account.scope, account.subject, account.period, *_cells(account)) for account in found]
-    answer(
-        [_facts(account) for account in found],
-        table(("scope", "subject", "period", *AMOUNTS), rows),
-        json=json,
-    )
+    return table(COLUMNS, rows)
 
 
 @group.command("set")
@@ -99,6 +115,7 @@ def show(
     limit: Annotated[
         int, typer.Option(min=0, max=10_000, help="Number of past periods to show, newest first.")
     ] = 12,
+    wide: Wide = False,
     json: AsJson = False,
 ) -> None:
     """Show the use of one subject's budgets, and their past periods."""
@@ -115,7 +132,7 @@ def show(
             }
         )
     else:
-        _print_history(history)
+        console(wide=wide).print(history_page(history))
 
 
 @group.command()
@@ -183,27 +200,36 @@ def _facts(account: BudgetAccount) -> dict[str, Any]:
 def _cells(account: BudgetAccount) -> tuple[str, ...]:
     return (
         dollars(account.limit_usd),
-        dollars(account.spent_usd),
-        dollars(account.held_usd),
-        dollars(account.left_usd),
-        "" if account.share is None else f"{PER_CENT * account.share:.1f} %",
-        str(account.waiting),
-        "soft" if account.soft else "hard",
+        aligned_dollars(account.spent_usd),
+        aligned_dollars(account.held_usd),
+        aligned_dollars(account.left_usd),
+        "" if account.share is None else f"{PER_CENT * account.share:.1f}%",
+        _remark(account),
     )
 
 
-def _print_history(history: BudgetHistory) -> None:
-    printer = console()
+def _remark(account: BudgetAccount) -> str:
+    """Return what is special about a budget: that it only warns, and the calls that wait."""
+    waiting = counted(account.waiting, "call")
+    waits = f"{waiting} {'waits' if account.waiting == 1 else 'wait'}" if account.waiting else ""
+    return ", ".join(filter(None, ("soft" if account.soft else "", waits)))
+
+
+def history_page(history: BudgetHistory) -> Group:
+    """Return the tables of a subject's budgets: the current periods, their use, the past."""
+    parts = []
     for account in history.current:
         label = budget_label(account.scope, account.subject, account.period)
         since = f" since {moment(account.period_start)} UTC" if account.period_start else ""
-        printer.print(table(AMOUNTS, [_cells(account)], title=f"{label}{since}"))
+        parts.append(table(AMOUNTS, [_cells(account)], title=f"{label}{since}"))
         steps = [
-            (moment(step.at), dollars(step.spent_usd), dollars(step.left_usd))
+            (moment(step.at), aligned_dollars(step.spent_usd), aligned_dollars(step.left_usd))
             for step in history.burn_down[account.period]
         ]
         if steps:
-            printer.print(table(("from (UTC)", "spent>", "left after>"), steps))
+            parts.append(table(BURN_DOWN, steps))
     if history.past:
         rows = [(a.period, moment(a.period_start), *_cells(a)) for a in history.past]
-        printer.print(table(("period", "since (UTC)", *AMOUNTS), rows, title="past periods"))
+        parts.append(table(PAST_COLUMNS, rows, title="past periods"))
+    spaced = [each for part in parts for each in ("", part)]
+    return Group(*spaced[1:])

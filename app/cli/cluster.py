@@ -47,12 +47,12 @@ def transaction(step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
 
 
 def find(run: str) -> UUID:
-    """Return the full id of the run that the user named by its id or the beginning of its id.
+    """Return the full id of a run that the user named by its id, or by the beginning or end of it.
 
     Raises:
-        UnknownRun: If no run has an id with this beginning, or if several runs have such an id.
+        UnknownRun: If no run has such an id, or if several runs have such an id.
     """
-    return transaction(partial(find_run, prefix=run))
+    return transaction(partial(find_run, name=run))
 
 
 def arriving(

@@ -1,6 +1,7 @@
 """`agentchord costs`: the costs of calls, read from the ledger."""
 
 import sys
+from collections.abc import Sequence
 from csv import QUOTE_ALL, writer
 from dataclasses import astuple, fields
 from datetime import UTC, datetime
@@ -10,13 +11,14 @@ from functools import partial
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from app.cli.cluster import find, transaction
-from app.cli.output import answer, dollars, table
-from app.cli.parameters import read_since
-from app.costs.estimates import read_estimates
+from app.cli.output import answer
+from app.cli.parameters import Wide, read_since
+from app.cli.tables import Column, Table, number, run_id, table, words
+from app.costs.estimates import EstimateLine, read_estimates
 from app.costs.reports import CostLine, costs_by, total_costs
+from app.domain.money import aligned_dollars
 from app.domain.plain_text import shown_cell
 
 
@@ -36,16 +38,28 @@ class Dimension(StrEnum):
     DAY = "day"
 
 
-#: Columns that are shown only if they are not empty.
+COLUMNS = (
+    number("calls", drop=5),
+    number("input tokens", drop=2),
+    number("output tokens", drop=1),
+    number("cost"),
+)
+#: Columns that are shown only if they are not empty, each with its measure.
 RARE_COLUMNS = (
-    ("cached tokens", "cached_tokens"),
-    ("wasted", "wasted_usd"),
-    ("unconfirmed", "unconfirmed_usd"),
-    ("saved by caches", "saved_usd"),
+    (number("cached tokens", drop=6), "cached_tokens"),
+    (number("wasted", drop=3), "wasted_usd"),
+    (number("unconfirmed", drop=4), "unconfirmed_usd"),
+    (number("saved by caches", drop=7), "saved_usd"),
 )
 ESTIMATES = (
-    *("model", "calls>", "prompt tokens>", "expected>", "off by>"),
-    *("upper bound>", "most used of it>", "above it>"),
+    words("model", 16),
+    number("calls"),
+    number("prompt tokens", drop=4),
+    number("expected", drop=3),
+    number("off by"),
+    number("upper bound", drop=2),
+    number("most used of it", drop=1),
+    number("above it", drop=5),
 )
 
 
@@ -66,6 +80,7 @@ def costs(
     estimates: Annotated[
         bool, typer.Option("--estimates", help="Show the errors of the token estimates instead.")
     ] = False,
+    wide: Wide = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print the report as CSV.")] = False,
 ) -> None:
@@ -76,20 +91,26 @@ def costs(
     if estimates:
         if run is not None or csv:
             raise typer.BadParameter("--estimates covers all runs: leave out RUN and --csv")
-        _show_estimates(start, json=json)
+        _show_estimates(start, json=json, wide=wide)
         return
-    run_id = None if run is None else find(run)
-    lines = transaction(partial(costs_by, by=by.value, run_id=run_id, since=start))
+    only = None if run is None else find(run)
+    lines = transaction(partial(costs_by, by=by.value, run_id=only, since=start))
     if csv:
         _print_csv(lines, by)
         return
-    total = transaction(partial(total_costs, run_id=run_id, since=start))
-    answer({"by": by, "lines": lines, "total": total}, cost_table(lines, total, by), json=json)
+    total = transaction(partial(total_costs, run_id=only, since=start))
+    facts = {"by": by, "lines": lines, "total": total}
+    answer(facts, cost_table(lines, total, by), json=json, wide=wide)
 
 
-def _show_estimates(start: datetime | None, *, json: bool) -> None:
+def _show_estimates(start: datetime | None, *, json: bool, wide: bool) -> None:
     day = None if start is None else start.astimezone(UTC).date()
     lines = transaction(partial(read_estimates, since=day))
+    answer(lines, estimates_table(lines), json=json, wide=wide)
+
+
+def estimates_table(lines: Sequence[EstimateLine]) -> Table:
+    """Return the errors of the token estimates as a table."""
     rows = [
         (
             f"{line.provider}/{line.model}",
@@ -97,21 +118,21 @@ def _show_estimates(start: datetime | None, *, json: bool) -> None:
             f"{line.prompt_tokens:,}",
             f"{line.bias_percent:+} %",
             f"{line.error_percent} %",
-            f"{line.bound_factor} times",
+            f"{line.bound_factor} x",
             f"{line.most_of_bound:.0%}",
             f"{line.above_bound:,}",
         )
         for line in lines
     ]
-    answer(lines, table(ESTIMATES, rows), json=json)
+    return table(ESTIMATES, rows)
 
 
-def cost_table(lines: list[CostLine], total: CostLine, by: str, *, title: str = "") -> Table:
+def cost_table(lines: Sequence[CostLine], total: CostLine, by: str, *, title: str = "") -> Table:
     """Return a report as a table with a line of totals."""
     all_lines = (*lines, total)
     rare = [
-        (heading, name)
-        for heading, name in RARE_COLUMNS
+        (column, name)
+        for column, name in RARE_COLUMNS
         if any(getattr(line, name) for line in all_lines)
     ]
     rows = [
@@ -120,24 +141,22 @@ def cost_table(lines: list[CostLine], total: CostLine, by: str, *, title: str = 
             f"{line.calls:,}",
             f"{line.input_tokens:,}",
             f"{line.output_tokens:,}",
-            dollars(line.cost_usd),
+            aligned_dollars(line.cost_usd),
             *(_shown(getattr(line, name)) for _, name in rare),
         )
         for line in all_lines
     ]
-    columns = (
-        by,
-        "calls>",
-        "input tokens>",
-        "output tokens>",
-        "cost>",
-        *(f"{h}>" for h, _ in rare),
-    )
+    columns = (_subject(by), *COLUMNS, *(column for column, _ in rare))
     return table(columns, rows, title=title)
 
 
+def _subject(by: str) -> Column:
+    """Return the column with the subjects of a report."""
+    return run_id() if by == Dimension.RUN else words(by, 16)
+
+
 def _shown(value: int | Decimal) -> str:
-    return f"{value:,}" if isinstance(value, int) else dollars(value)
+    return f"{value:,}" if isinstance(value, int) else aligned_dollars(value)
 
 
 def _print_csv(lines: list[CostLine], by: str) -> None:

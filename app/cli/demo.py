@@ -18,10 +18,11 @@ from app.cli.demo_home import cancel_leftovers, enter_home, set_variables
 from app.cli.demo_report import compare_ledgers, print_costs
 from app.cli.follow import follow
 from app.cli.messages import say, tell
-from app.cli.output import dollars
 from app.cli.progress_views import best_view
 from app.cli.run import outputs_of, show_outputs
 from app.configuration.settings import load_settings
+from app.domain.counts import counted
+from app.domain.money import dollars
 from app.domain.workflow import Workflow
 from app.embedded.connected import connected_settings, database_url
 from app.embedded.locks import FileLock
@@ -116,10 +117,10 @@ def _show(run: RunProgress, simulator: SimulatorProcess | None, program: str, ho
 
 def _agreed(workflow: Workflow, *, yes: bool) -> bool:
     bounds = worst_case(workflow, erp.INPUT, call_planner(load_settings()))
+    once, limit = dollars(bounds.once_usd, most=6), dollars(bounds.limit_usd, most=6)
     tell(
-        f"{len(workflow.agents)} agents on real providers: at most {dollars(bounds.once_usd)} if "
-        f"every call succeeds at its first try, and never more than {dollars(bounds.limit_usd)} "
-        "(the budgets)."
+        f"{counted(len(workflow.agents), 'agent')} on real providers: at most {once} if every call "
+        f"succeeds at its first try, and never more than {limit} (the budgets)."
     )
     if yes:
         return True

@@ -10,6 +10,7 @@ from app.cli.costs import cost_table
 from app.cli.messages import tell
 from app.cli.output import console
 from app.costs.reports import CostLine, costs_by, total_costs
+from app.domain.counts import counted
 
 COMPARED = ("requests", "input_tokens", "cached_tokens", "output_tokens")
 
@@ -25,7 +26,9 @@ def print_costs(run_id: UUID) -> list[CostLine]:
     printer = console()
     for by in ("agent", "module", "model"):
         lines = transaction(partial(costs_by, by=by, run_id=run_id))
-        printer.print(cost_table(lines, total, by, title=f"Cost by {by}, from Postgres"))
+        printer.print(
+            cost_table(lines, total, by, title=f"Cost by {by}, from Postgres").without_wide()
+        )
         printer.print()
     return lines
 
@@ -50,9 +53,10 @@ def compare_ledgers(lines: Sequence[CostLine], served: Mapping[str, Any]) -> boo
     }
     if ours == theirs and served["requests"] == sum(line.calls for line in lines):
         tell(
-            f"The simulator served {served['requests']} requests, "
-            f"{sum(line.input_tokens for line in lines):,} input tokens and "
-            f"{sum(line.output_tokens for line in lines):,} output tokens: the ledger in Postgres "
+            f"The simulator served {counted(served['requests'], 'request')}, "
+            f"{counted(sum(line.input_tokens for line in lines), 'input token')} and "
+            f"{counted(sum(line.output_tokens for line in lines), 'output token')}: the ledger in "
+            "Postgres "
             "says the same, model by model."
         )
         return True

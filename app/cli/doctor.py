@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from app.cli.checks import Check, installation_checks
-from app.cli.output import STYLES, console, print_json, styled
+from app.cli.output import console, print_json
+from app.cli.styles import STYLES
+from app.cli.wrapping import Item, item
 
 
 def doctor(
@@ -23,13 +25,19 @@ def doctor(
     for check in _all_checks():
         checks.append(check)
         if not json:
-            printer.print(styled(f"{check.level:<4}", STYLES[check.level]), end="", soft_wrap=True)
-            printer.print(f"  {check.name:<15} {check.finding}", soft_wrap=True)
-            if check.remedy:
-                printer.print(f"{'':<22} -> {check.remedy}", soft_wrap=True)
+            printer.print(*check_lines(check), sep="\n")
     if json:
         print_json(checks)
     return 1 if any(check.level == "fail" for check in checks) else 0
+
+
+def check_lines(check: Check) -> list[Item]:
+    """Return a finding as lines: its level, its name, and its words with their remedy."""
+    mark = f"{check.level:<4}  {check.name:<15} "
+    lines = [item(check.finding, mark, style=STYLES[check.level])]
+    if check.remedy:
+        lines.append(item(check.remedy, f"{'':<{len(mark)}}-> "))
+    return lines
 
 
 def _all_checks() -> Iterator[Check]:

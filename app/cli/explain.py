@@ -1,6 +1,6 @@
 """`agentchord explain`: the reasons why a run waits or failed, is slow or expensive."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from functools import partial
@@ -14,12 +14,14 @@ from app.attachments.reader import AttachmentReader
 from app.bootstrap import call_planner
 from app.cli.cluster import ask, find, transaction
 from app.cli.live_state import queues_of, read_live
-from app.cli.output import STYLES, console, print_json, styled
+from app.cli.output import console, print_json
 from app.cli.parameters import AsJson, RunId
+from app.cli.styles import AMBER, DIM, STYLES
+from app.cli.wrapping import Item, item
 from app.concurrency.user_code import run_in_thread
 from app.configuration.settings import load_settings
+from app.domain.counts import counted
 from app.domain.for_each import agent_of
-from app.domain.plain_text import shown_line
 from app.domain.suggestions import did_you_mean
 from app.errors import AgentChordError, WorkflowError
 from app.monitoring.explain import Live, explain_waits
@@ -38,7 +40,6 @@ from app.monitoring.progress import AgentProgress, read_element
 from app.monitoring.run_history import RunHistory, read_history
 from app.monitoring.timeline import element_timeline, timeline_of
 from app.monitoring.whole_run import is_inside, read_tree
-from app.monitoring.wording import counted
 from app.planning.forecast import forecast
 
 #: Maximum number of findings with the same reason in the text; --json prints all findings.
@@ -205,14 +206,20 @@ def _show(subject: _Subject, findings: Sequence[Finding], unknown: Sequence[str]
     told = "completed in part" if agent is not None and agent.is_partial else state
     whose = f"run {subject.run_id}" + (f" ({run.workflow})" if not subject.prefix else "")
     whose = whose if agent is None else f"agent {subject.path} of {whose}"
-    printer.print(styled(f"{whose} is {told}", style=STYLES.get(state, "")))
+    printer.print(item(f"{whose} is {told}", "", style=STYLES.get(state, "")))
     for note in unknown:
-        printer.print(styled(note, style="yellow"))
-    printed = {""}
-    for each in condensed(findings, MOST_OF_A_REASON):
-        printer.print(styled(shown_line(f"- {each.subject} {each.predicate}")))
-        if each.remedy not in printed:
-            printer.print(styled(f"  -> {each.remedy}", style="dim"))
-            printed.add(each.remedy)
+        printer.print(item(note, "", style=AMBER))
+    for line in finding_lines(findings):
+        printer.print(line)
     if not findings:
         printer.print("nothing is remarkable")
+
+
+def finding_lines(findings: Sequence[Finding]) -> Iterator[Item]:
+    """Yield the findings as sentences, each with its remedy unless it was told before."""
+    told = {""}
+    for each in condensed(findings, MOST_OF_A_REASON):
+        yield item(f"{each.subject} {each.predicate}", "- ")
+        if each.remedy not in told:
+            yield item(each.remedy, "  -> ", style=DIM)
+            told.add(each.remedy)

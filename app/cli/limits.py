@@ -10,12 +10,41 @@ from rich.live import Live
 
 from app.cli.cluster import ask
 from app.cli.messages import say, tell
-from app.cli.output import answer, console, table
+from app.cli.output import answer, console
+from app.cli.parameters import Wide
+from app.cli.tables import number, state, table, words
+from app.domain.counts import counted
 from app.errors import ServiceUnavailable
 from app.rate_limits.overview import overview
 from app.rate_limits.stored import read_assignments
 
 WATCH_S = 1.0
+STATES = (
+    words("bucket", 14),
+    number("waiting"),
+    number("in flight"),
+    number("next free", drop=1),
+    number("paused", drop=2),
+    number("share of rate", drop=3),
+)
+LIMITS = (
+    words("bucket", 14),
+    words("limit", 14),
+    number("value"),
+    words("from", 14, drop=1),
+    number("level", drop=2),
+    number("of", drop=4),
+    number("per second", drop=3),
+    number("learned", drop=5),
+)
+CIRCUITS = (
+    words("circuit", 14),
+    state("state"),
+    number("next try", drop=1),
+    number("failed", drop=2),
+    number("succeeded", drop=3),
+    number("opened", drop=4),
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the buckets as JSON.")]
 Provider = Annotated[
@@ -35,6 +64,7 @@ def limits(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show the limits every second, until Ctrl-C.")
     ] = False,
+    wide: Wide = False,
     json: AsJson = False,
 ) -> None:
     """Show the current rate limits, or change them.
@@ -49,10 +79,12 @@ def limits(
 
     if json and watch:
         raise typer.BadParameter("--watch prints no JSON: leave out --watch or --json")
+    if wide and watch:
+        raise typer.BadParameter("--watch fits the terminal: leave out --watch or --wide")
     if watch:
         _watch()
     buckets = _buckets()
-    answer(buckets, _picture(buckets), json=json)
+    answer(buckets, picture(buckets), json=json, wide=wide)
 
 
 @group.command("set")
@@ -94,20 +126,20 @@ def reset(
 
 
 def _buckets() -> list[dict[str, Any]]:
-    table = ask(lambda client: client.limits.read())
+    stored = ask(lambda client: client.limits.read())
     try:
         live = ask(lambda client: client.live_state.buckets())
         circuits = ask(lambda client: client.live_state.circuits())
     except ServiceUnavailable as error:
         say(f"{error}; calls wait for it")
         live, circuits = [], []
-    return overview(table, live, circuits)
+    return overview(stored, live, circuits)
 
 
 def _show_bucket(name: str, *, json: bool) -> dict[str, Any] | None:
     """Show one bucket and return it; return None if the bucket does not exist any more."""
     found = [bucket for bucket in _buckets() if bucket["bucket"] == name]
-    answer(found, _picture(found), json=json)
+    answer(found, picture(found), json=json)
     return found[0] if found else None
 
 
@@ -119,8 +151,8 @@ def _warn_of_a_queue(bucket: dict[str, Any] | None) -> None:
     minute = bucket["limits"]["requests_per_minute"]["value"]
     if minute is not None and waiting > minute:
         say(
-            f"{waiting:,} requests wait for {bucket['bucket']}: at {minute:,} a minute "
-            f"the last request starts in about {waiting / minute:,.0f} minutes"
+            f"{counted(waiting, 'request')} wait for {bucket['bucket']}: at {minute:,} a minute "
+            f"the last request starts in about {counted(round(waiting / minute), 'minute')}"
         )
 
 
@@ -128,23 +160,20 @@ def _watch() -> NoReturn:
     printer = console()
     if not sys.stdout.isatty():
         while True:
-            printer.print(_picture(_buckets()))
+            printer.print(picture(_buckets()))
             time.sleep(WATCH_S)
 
     with Live(console=printer, auto_refresh=False) as live:
         while True:
-            live.update(_picture(_buckets()), refresh=True)
+            live.update(picture(_buckets()), refresh=True)
             time.sleep(WATCH_S)
 
 
-def _picture(buckets: list[dict[str, Any]]) -> Group:
+def picture(buckets: list[dict[str, Any]]) -> Group:
     """Return tables of the buckets, of the buckets' limits, and of circuits that count failures."""
-    states = table(
-        ("bucket", "waiting>", "in flight>", "next free>", "paused>", "share of rate>"),
-        [(bucket["bucket"], *_state(bucket["state"])) for bucket in buckets],
-    )
+    states = table(STATES, [(bucket["bucket"], *_state(bucket["state"])) for bucket in buckets])
     limits = table(
-        ("bucket", "limit", "value>", "from", "level>", "of>", "per second>", "learned>"),
+        LIMITS,
         [
             (bucket["bucket"], key, *_limit(key, limit))
             for bucket in buckets
@@ -153,7 +182,7 @@ def _picture(buckets: list[dict[str, Any]]) -> Group:
         ],
     )
     breakers = table(
-        ("circuit", "state", "next try>", "failed>", "succeeded>", "opened>"),
+        CIRCUITS,
         [_circuit(circuit) for bucket in buckets for circuit in bucket["circuits"]],
     )
     return Group(states, "", limits, *(("", breakers) if breakers.rows else ()))
@@ -168,7 +197,7 @@ def _circuit(circuit: dict[str, Any]) -> tuple[str, ...]:
         "" if closed else _seconds(circuit["wait_s"]),
         f"{circuit['bad']:,}",
         f"{circuit['ok']:,}",
-        f"{circuit['opening']:,} times",
+        counted(circuit["opening"], "time"),
     )
 
 

@@ -11,8 +11,9 @@ import typer
 
 from app.cli.cluster import arriving, find, transaction
 from app.cli.messages import tell
-from app.cli.output import console, json_text, styled
+from app.cli.output import console, json_text
 from app.cli.parameters import RunId
+from app.cli.styles import AMBER, RED, styled
 from app.domain.events import Level
 from app.domain.suggestions import did_you_mean
 from app.errors import WorkflowError
@@ -21,7 +22,7 @@ from app.monitoring.progress import read_progress
 from app.storage.runs import read_events
 
 PAGE = 1000
-COLOURS = {Level.INFO: "", Level.WARNING: "yellow", Level.ERROR: "red"}
+COLOURS = {Level.INFO: "", Level.WARNING: AMBER, Level.ERROR: RED}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The output of commands: JSON for programs, tables on a terminal, plain text elsewhere."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -9,34 +9,13 @@ from json import dumps
 from typing import Any
 from uuid import UUID
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-from rich.table import Table
 from rich.text import Text
 
 from app.cli.messages import tell
+from app.cli.wrapping import UNLIMITED_WIDTH, shorten
 from app.domain.plain_text import json_shown, shown, shown_line
-
-# Lines in a pipe or a file are never cut or wrapped.
-UNLIMITED_WIDTH = 100_000
-STYLES = {
-    "completed": "green",
-    "ok": "green",
-    "running": "cyan",
-    "partially_completed": "yellow",
-    "partial": "yellow",
-    "warn": "yellow",
-    "skipped": "dim",
-    "cancelled": "magenta",
-    "failed": "red",
-    "fail": "red",
-    "rate_limited": "red",
-    "budget_exceeded": "red",
-    "pending": "dim",
-    "waiting": "cyan",
-    "paused": "yellow",
-}
 
 
 class PlainConsole(Console):
@@ -58,11 +37,17 @@ class PlainConsole(Console):
             yield segment if segment.control else segment._replace(text=shown(segment.text))
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return a console that prints plain text unless the stream is a terminal."""
+def console(*, stderr: bool = False, wide: bool = False) -> Console:
+    """Return a console that prints plain text unless the stream is a terminal.
+
+    Args:
+        stderr: Whether to print on standard error.
+        wide: Whether lines may be longer than the terminal is wide.
+    """
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else UNLIMITED_WIDTH
-    return PlainConsole(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
+    unlimited = wide or not stream.isatty()
+    width = UNLIMITED_WIDTH if unlimited else None
+    return PlainConsole(file=stream, width=width, highlight=False, soft_wrap=unlimited)
 
 
 def print_json(value: Any) -> None:
@@ -75,66 +60,21 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
     return json_shown(dumps(value, indent=indent, ensure_ascii=False, default=plain))
 
 
-def answer(facts: Any, view: RenderableType, *, json: bool) -> None:
+def answer(facts: Any, view: RenderableType, *, json: bool, wide: bool = False) -> None:
     """Print the answer of a command, either as JSON or in a form for people.
 
     Args:
         facts: The facts.
         view: The form for people: a string or a table.
         json: Whether to print the facts.
+        wide: Whether to show all columns of a table, also beyond the terminal's width.
     """
     if json:
         print_json(facts)
     elif isinstance(view, str):
         tell(view)
     else:
-        console().print(view)
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> Table:
-    """Return a table in which numbers are aligned to the right.
-
-    Args:
-        columns: Headings; if a heading ends in ``>``, its column is aligned to the right.
-        rows: Cells; the names of states are coloured.
-        title: Heading of the table.
-    """
-    box = SIMPLE_HEAD if sys.stdout.isatty() else None
-    made = Table(title=shown_line(title) or None, title_justify="left", box=box, pad_edge=False)
-    for heading in columns:
-        right = heading.endswith(">")
-        made.add_column(
-            heading.rstrip(">"),
-            justify="right" if right else "left",
-            no_wrap=right,
-            overflow="fold",
-        )
-    for row in rows:
-        made.add_row(*(styled(str(cell), STYLES.get(str(cell), "")) for cell in row))
-    return made
-
-
-def styled(text: str, style: str = "", **options: Any) -> Text:
-    """Return a text with a style; what cannot be seen in the text becomes visible.
-
-    Args:
-        text: The text.
-        style: A style of Rich.
-        options: Further arguments of ``Text``.
-    """
-    return Text(shown(text), style=style, **options)
-
-
-def dollars(amount: Decimal, *, places: int = 6, signed: bool = False) -> str:
-    """Return money as text for people.
-
-    Args:
-        amount: US dollars.
-        places: Number of decimals to which the amount is rounded.
-        signed: Whether zero and positive amounts get a plus sign.
-    """
-    sign = "-" if amount < 0 else "+" if signed else ""
-    return f"{sign}${abs(amount):,.{places}f}"
+        console(wide=wide).print(view)
 
 
 def moment(at: datetime | None) -> str:
@@ -145,12 +85,6 @@ def moment(at: datetime | None) -> str:
 def seconds(start: datetime | None, end: datetime | None) -> str:
     """Return a duration as text; the text is empty if the start or the end is None."""
     return f"{(end - start).total_seconds():.1f} s" if start and end else ""
-
-
-def shorten(text: str, width: int) -> str:
-    """Return a text as one line, and cut the line to at most ``width`` characters."""
-    flat = shown_line(text)
-    return flat if len(flat) <= width else f"{flat[: width - 1]}…"
 
 
 def reason(error: str | None, width: int) -> str:

@@ -7,9 +7,15 @@ from typing import Annotated
 import typer
 
 RunId = Annotated[
-    str, typer.Argument(metavar="RUN", help="Id of a run, or the beginning of its id.")
+    str, typer.Argument(metavar="RUN", help="Id of a run, or the beginning or end of its id.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Wide = Annotated[
+    bool,
+    typer.Option(
+        "--wide", help="Show all columns and whole ids, also beyond the terminal's width."
+    ),
+]
 DAYS = {"today": timedelta(0), "yesterday": timedelta(days=1)}
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

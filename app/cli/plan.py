@@ -1,23 +1,29 @@
 """`agentchord plan`: a forecast of a run's needs, before the run starts and without any call."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from math import isfinite
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
 
 from app.attachments.reader import AttachmentReader
 from app.bootstrap import call_planner
-from app.cli.output import console, dollars, print_json, styled, table
+from app.cli.output import console, print_json
+from app.cli.parameters import Wide
 from app.cli.run_input import File, Inputs, load_workflow, read_input
+from app.cli.styles import RED
+from app.cli.tables import number, table, words
+from app.cli.wrapping import Facts, facts, item
 from app.client.acceptance import Acceptance
 from app.client.knowledge import Knowledge, read_knowledge
 from app.concurrency.user_code import run_in_thread
 from app.configuration.settings import Settings, load_settings
-from app.domain.money import round_up
+from app.domain.counts import counted
+from app.domain.money import aligned_dollars, dollars, round_up
 from app.domain.sub_workflow import named_workflows
 from app.domain.workflow import Workflow
 from app.planning.expected_calls import UNREAD_TOKENS
@@ -27,10 +33,19 @@ from app.planning.time_bounds import TimeBound, time_bounds
 from app.sandbox.processes import Sandbox
 
 COLUMNS = (
-    *("level>", "agent", "model", "calls>", "at most>", "input tokens>", "output tokens>"),
-    *("expected>", "worst>"),
+    number("level", drop=3),
+    words("agent", 10),
+    words("model", 10, drop=5),
+    number("calls", drop=1),
+    number("at most", drop=4),
+    number("input tokens", drop=6),
+    number("output tokens", drop=7),
+    number("expected"),
+    number("worst", drop=2),
 )
 SHOWN_BOUNDS = 5
+#: Width of the labels below the table.
+LABEL = 15
 
 
 def plan(
@@ -43,6 +58,7 @@ def plan(
         float | None,
         typer.Option(min=0, help="Number of seconds that the plan assumes for each call."),
     ] = None,
+    wide: Wide = False,
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Forecast what a run needs, without any call."""
@@ -76,7 +92,7 @@ def plan(
     if json:
         print_json(_as_json(workflow, found, bounds, assumed))
     else:
-        _show(workflow, found, bounds, assumed)
+        console(wide=wide).print(plan_page(workflow, found, bounds, assumed))
 
 
 async def _checked(
@@ -92,51 +108,73 @@ async def _checked(
         sandbox.close()
 
 
-def _show(
+def plan_page(
     workflow: Workflow,
     found: Forecast,
-    bounds: list[TimeBound],
-    assumed: dict[str, Any],
-) -> None:
-    printer = console()
-    for line in _stops(found, workflow):
-        printer.print(styled(line, "bold red"))
-    levels = len(found.levels())
-    title = f"{workflow.name}: {len(found.agents)} agents in {levels} level{'s' * (levels != 1)}"
-    printer.print(table(COLUMNS, [_row(agent) for agent in found.agents], title=title))
-    latency_s = assumed["latency_s"]
-    lines = [
+    bounds: Sequence[TimeBound],
+    assumed: Mapping[str, Any],
+) -> Group:
+    """Return a plan as a page: budgets that stop the run, a table of the agents, and the sums."""
+    agents = counted(len(found.agents), "agent")
+    title = f"{workflow.name}: {agents} in {counted(len(found.levels()), 'level')}"
+    return Group(
+        *(item(line, "", style=f"bold {RED}") for line in _stops(found, workflow)),
+        table(COLUMNS, [_row(agent) for agent in found.agents], title=title),
         "",
-        f"critical path  {' -> '.join(found.critical_path)}",
-        f"calls          {found.calls:,} expected",
-        f"               {found.most_calls:,} at most, with all turns and retries",
-        f"cost           {dollars(found.expected_usd)} expected{_range(found)}",
-        f"               {dollars(found.bounds.once_usd)} at most, if nothing is retried",
-        f"               {dollars(found.bounds.limit_usd)} at most, with every retry (the limits)",
-        f"time           {_binding(bounds)}",
-        *(f"               {_bound(bound)}" for bound in bounds[1:SHOWN_BOUNDS] if bound.seconds),
-        *(f"prompt cache   {_cache(agent)}" for agent in found.agents if agent.cache),
-        f"assumed        {_lengths(found, assumed['output_tokens'])}, no retry, "
-        "no other run on the limits, "
-        + ("calls take no time" if latency_s is None else f"{latency_s:g} s a call"),
+        facts([("critical path", " -> ".join(found.critical_path))], margin=LABEL),
+        _sums(found),
+        facts(_conditions(workflow, found, bounds, assumed), margin=LABEL),
+    )
+
+
+def _sums(found: Forecast) -> Facts:
+    """Return the calls and the dollars, each with its number aligned to the right."""
+    told = [
+        ("calls", f"{found.calls:,}", "expected"),
+        ("", f"{found.most_calls:,}", "at most, with all turns and retries"),
+        ("cost", aligned_dollars(found.expected_usd), f"expected{_range(found)}"),
+        ("", aligned_dollars(found.bounds.once_usd), "at most, if nothing is retried"),
+        ("", aligned_dollars(found.bounds.limit_usd), "at most, with every retry (the limits)"),
     ]
-    lines += [f"               {hint}" for hint in _not_counted(workflow, found)]
-    printer.print("\n".join(lines))
+    width = max(len(figure) for _, figure, _ in told)
+    return facts([(f"{name:<{LABEL}}{figure:>{width}}", text) for name, figure, text in told])
+
+
+def _conditions(
+    workflow: Workflow,
+    found: Forecast,
+    bounds: Sequence[TimeBound],
+    assumed: Mapping[str, Any],
+) -> list[tuple[str, str]]:
+    latency_s = assumed["latency_s"]
+    calls = "calls take no time" if latency_s is None else f"{latency_s:g} s a call"
+    lengths = _lengths(found, assumed["output_tokens"])
+    return [
+        ("time", _binding(bounds)),
+        *(("", _bound(bound)) for bound in bounds[1:SHOWN_BOUNDS] if bound.seconds),
+        *(("prompt cache", _cache(agent)) for agent in found.agents if agent.cache),
+        ("assumed", f"{lengths}, no retry, no other run on the limits, {calls}"),
+        *(("", hint) for hint in _not_counted(workflow, found)),
+    ]
+
+
+def _usd(amount_usd: Decimal) -> str:
+    return dollars(amount_usd, most=6)
 
 
 def _stops(found: Forecast, workflow: Workflow) -> list[str]:
     """Return a line for each budget that will, or may, stop the run."""
     lines = [
-        f"{stop.budget} of {dollars(stop.limit_usd)} will stop agent {stop.agent!r}: "
-        f"{dollars(stop.spent_usd)} is expected to be spent before its call, which may cost "
-        f"{dollars(stop.hold_usd)}"
+        f"{stop.budget} of {_usd(stop.limit_usd)} will stop agent {stop.agent!r}: "
+        f"{_usd(stop.spent_usd)} is expected to be spent before its call, which may cost "
+        f"{_usd(stop.hold_usd)}"
         for stop in found.stops
     ]
     budget_usd = Decimal(str(workflow.cost_budget))
     if not lines and found.range_usd is not None and found.range_usd[1] > budget_usd:
         lines.append(
-            f"cost_budget of {dollars(budget_usd)} may stop the run: 9 of 10 runs cost between "
-            f"{dollars(found.range_usd[0])} and {dollars(found.range_usd[1])}"
+            f"cost_budget of {_usd(budget_usd)} may stop the run: 9 of 10 runs cost between "
+            f"{_usd(found.range_usd[0])} and {_usd(found.range_usd[1])}"
         )
     return lines
 
@@ -145,15 +183,15 @@ def _range(found: Forecast) -> str:
     if found.range_usd is None:
         return ""
     low, high = found.range_usd
-    return f"; {dollars(low)} to {dollars(high)} in 9 of 10 runs"
+    return f"; {_usd(low)} to {_usd(high)} in 9 of 10 runs"
 
 
 def _lengths(found: Forecast, output_tokens: int) -> str:
     calling = [agent for agent in found.agents if agent.calls]
     known = [agent for agent in calling if agent.earlier_runs]
     if calling and len(known) == len(calling):
-        return f"answers as long as in {found.earlier_runs:,} earlier runs"
-    assumed = f"{output_tokens:,} tokens an answer, one round of tools"
+        return f"answers as long as in {counted(found.earlier_runs, 'earlier run')}"
+    assumed = f"{counted(output_tokens, 'token')} an answer, one round of tools"
     if not known:
         return assumed
     names = ", ".join(agent.name for agent in calling if not agent.earlier_runs)
@@ -173,17 +211,17 @@ def _not_counted(workflow: Workflow, found: Forecast) -> list[str]:
     return hints
 
 
-def _row(agent: AgentForecast) -> tuple[str, ...]:
+def _row(agent: AgentForecast) -> tuple[object, ...]:
     return (
-        str(agent.level),
+        agent.level + 1,
         agent.label,
         f"{agent.provider}/{agent.model}",
         f"{len(agent.calls):,}",
         f"{agent.most_calls:,}",
         f"{sum(call.usage.input_tokens for call in agent.calls):,}",
         f"{sum(call.usage.output_tokens for call in agent.calls):,}",
-        dollars(agent.expected_usd),
-        dollars(agent.worst_usd),
+        aligned_dollars(agent.expected_usd),
+        aligned_dollars(agent.worst_usd),
     )
 
 
@@ -192,16 +230,17 @@ def _cache(agent: AgentForecast) -> str:
     assert cache is not None
     if cache.too_short:
         return (
-            f"{agent.name}: its requests begin with about {cache.tokens:,} equal tokens, "
+            f"{agent.name}: its requests begin with about {counted(cache.tokens, 'equal token')}, "
             f"but {agent.model} caches nothing below {cache.least_tokens:,}"
         )
-    alike = f"{agent.name}: about {cache.tokens:,} equal tokens, kept {cache.lifetime}"
+    tokens = counted(cache.tokens, "equal token")
+    alike = f"{agent.name}: about {tokens}, kept {cache.lifetime}"
     if cache.pays_from is None:
         return f"{alike}; caching never pays, because cached tokens cost as much as other tokens"
     return (
         f"{alike}; caching pays from the {_ordinal(cache.pays_from)} request within that time: "
-        f"{dollars(round_up(cache.write_usd))} more for the first, "
-        f"{dollars(round_up(cache.saved_usd))} less for each later one"
+        f"{_usd(round_up(cache.write_usd))} more for the first, "
+        f"{_usd(round_up(cache.saved_usd))} less for each later one"
     )
 
 
@@ -209,7 +248,7 @@ def _ordinal(number: int) -> str:
     return f"{number}{ {2: 'nd', 3: 'rd'}.get(number, 'th') }"
 
 
-def _binding(bounds: list[TimeBound]) -> str:
+def _binding(bounds: Sequence[TimeBound]) -> str:
     if not bounds or not bounds[0].seconds:
         return "no limit makes the run wait"
     return f"at least {bounds[0].seconds:,.1f} s: {_bound(bounds[0])}"
@@ -229,7 +268,7 @@ def _bound(bound: TimeBound) -> str:
 def _as_json(
     workflow: Workflow,
     found: Forecast,
-    bounds: list[TimeBound],
+    bounds: Sequence[TimeBound],
     assumed: dict[str, Any],
 ) -> dict[str, Any]:
     least_s = bounds[0].seconds if bounds else 0.0

@@ -1,19 +1,31 @@
 """`agentchord prices`: the price of each model's tokens, and the source of that price."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
 
-from app.cli.output import answer, table
+from app.cli.output import answer
+from app.cli.parameters import Wide
+from app.cli.tables import Table, note, number, table, words
 from app.configuration.settings import load_settings
 from app.costs.price import RATES
 from app.costs.price_table import PriceLine, price_lines
 from app.costs.pricing import Pricing
 
 COLUMNS = (
-    *("model", "", "input>", "cached>", "cache write>", "1 h>", "output>", "and"),
-    *("source", "set by", "instead of"),
+    words("model", 18),
+    words("case", 7, drop=1),
+    number("input", align="point"),
+    number("cached", align="point", drop=2),
+    number("cache write", align="point", drop=3),
+    number("1 h", align="point", drop=4),
+    number("output", align="point"),
+    note("and", drop=5),
+    words("source", 12, drop=7),
+    note("set by", drop=6),
+    note("instead of", drop=8),
 )
 # Further prices. Prices of reasoning and citations are per million tokens, the price of containers
 # is per hour, and the other prices are per 1,000 uses.
@@ -31,6 +43,7 @@ def prices(
         str | None,
         typer.Argument(metavar="[MODEL]", help="A model, or a pattern such as claude-*."),
     ] = None,
+    wide: Wide = False,
     json: Annotated[bool, typer.Option("--json", help="Print the prices as JSON.")] = False,
 ) -> None:
     """Show the price of a million tokens for each model."""
@@ -40,9 +53,15 @@ def prices(
     )
     answer(
         [_as_json(line) for line in lines],
-        table(COLUMNS, [_row(line) for line in lines]),
+        prices_table(lines),
         json=json,
+        wide=wide,
     )
+
+
+def prices_table(lines: Sequence[PriceLine]) -> Table:
+    """Return prices as a table."""
+    return table(COLUMNS, [_row(line) for line in lines])
 
 
 def _row(line: PriceLine) -> tuple[str, ...]:

@@ -3,15 +3,24 @@
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Self, TextIO
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 
+from app.cli.agent_columns import agent_cells, agent_columns, remark, shown_state
 from app.cli.messages import tell
-from app.cli.output import STYLES, console, dollars, reason, seconds, shorten, styled
+from app.cli.output import console, reason, seconds
+from app.cli.styles import DIM, STYLES, styled
+from app.cli.tables import INDENT, fit, row_lines
+from app.cli.wrapping import item
+from app.domain.counts import counted
+from app.domain.money import aligned_dollars
 from app.domain.plain_text import shown_line
+from app.domain.run_ids import short_id
 from app.domain.status import AgentStatus
 from app.events.texts import Piece
 from app.monitoring.progress import AgentProgress, RunProgress
@@ -19,17 +28,11 @@ from app.monitoring.progress import AgentProgress, RunProgress
 #: If a run has more agents than this, each level shows only agents that failed, were retried or
 #: completed in part.
 MAX_AGENTS_SHOWN = 40
-MARKS = {
-    "completed": "✓",
-    "running": "▶",
-    "waiting": "▷",
-    "pending": "·",
-    "skipped": "-",
-    "cancelled": "✗",
-}
 ERROR_WIDTH = 100
 #: Maximum length of a printed line of streamed text, and of the end of a text in a picture.
 TEXT_WIDTH = 100
+#: The blanks before what is told below an agent.
+BELOW = " " * 6
 
 
 class LineView:
@@ -140,60 +143,67 @@ def best_view() -> contextlib.AbstractContextManager[LineView | LiveView]:
     return LiveView() if sys.stdout.isatty() else contextlib.nullcontext(LineView())
 
 
-def picture(run: RunProgress, texts: Mapping[str, str] | None = None) -> Group:
-    """Return a picture of a run; each level has a heading, and the level's agents are below.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """A run in lines: each level has a heading, and the level's agents are below.
+
+    Attributes:
+        run: The run.
+        texts: The end of each agent's streamed text; the text is shown while that agent runs.
+    """
+
+    run: RunProgress
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Yield the lines."""
+        run, width = self.run, options.max_width
+        yield item(summary(run, short_id(run.id)), "", style=STYLES.get(run.status, ""))
+        columns = agent_columns(run.agents)
+        rows = {agent.name: agent_cells(agent, columns) for agent in run.agents}
+        layout = fit(columns, list(rows.values()), width - INDENT)
+        for level, agents in enumerate(run.levels()):
+            style = "bold" if level == run.level and not run.status.is_final else ""
+            yield styled(f"level {level + 1}: {_counted(agents)}", style=style)
+            for agent in agents if len(run.agents) <= MAX_AGENTS_SHOWN else _notable(agents):
+                for line in row_lines(columns, rows[agent.name], layout):
+                    yield Padding(line, (0, 0, 0, INDENT), expand=False)
+                yield from self._below(agent)
+
+    def _below(self, agent: AgentProgress) -> Iterator[RenderableType]:
+        if agent.status is AgentStatus.RUNNING and (said := self.texts.get(agent.name)):
+            yield item(shown_line(said)[-TEXT_WIDTH:], BELOW, style=DIM)
+        if told := remark(agent):
+            yield item(told, BELOW, most=ERROR_WIDTH, style=STYLES.get(shown_state(agent), ""))
+
+
+def picture(run: RunProgress, texts: Mapping[str, str] | None = None) -> Picture:
+    """Return a picture of a run.
 
     Args:
         run: The run.
         texts: The end of each agent's streamed text; the text is shown while that agent runs.
     """
-    parts: list[RenderableType] = [styled(summary(run), STYLES.get(run.status, ""))]
-    widths = [
-        max((len(text) for text in texts), default=0)
-        for texts in zip(*(_cells(agent) for agent in run.agents), strict=True)
-    ]
-    for level, agents in enumerate(run.levels()):
-        style = "bold" if level == run.level and not run.status.is_final else ""
-        parts.append(styled(f"level {level + 1}: {_counted(agents)}", style=style))
-        for agent in agents if len(run.agents) <= MAX_AGENTS_SHOWN else _notable(agents):
-            cells = zip(_cells(agent), widths, strict=True)
-            line = "  ".join(text.ljust(width) for text, width in cells)
-            parts.append(styled(f"  {line}", STYLES[agent.status], no_wrap=True))
-            if agent.status is AgentStatus.RUNNING and (said := (texts or {}).get(agent.name)):
-                end = shown_line(said)[-TEXT_WIDTH:]
-                parts.append(styled(f"      {end}", "dim", no_wrap=True))
-            if agent.error:
-                parts.append(styled(f"      {shorten(agent.error, ERROR_WIDTH)}", style="red"))
-    return Group(*parts)
+    return Picture(run=run, texts=dict(texts or {}))
 
 
-def _cells(agent: AgentProgress) -> tuple[str, ...]:
-    return (
-        f"{MARKS.get(agent.status, '!')} {agent.label}",
-        shown_line(agent.module),
-        shown_line(agent.model),
-        seconds(agent.started_at, agent.finished_at) or str(agent.status),
-        _cost(agent),
-    )
-
-
-def summary(run: RunProgress) -> str:
-    """Return a run as one line."""
+def summary(run: RunProgress, id_: str = "") -> str:
+    """Return a run as one line; ``id_`` replaces the whole id."""
     parts = (
-        f"run {run.id} ({run.workflow}): {run.status}",
+        f"run {id_ or run.id} ({run.workflow}): {run.status}",
         _counted(run.agents),
         seconds(run.started_at, run.finished_at),
         run.shortfall,
-        dollars(run.spent_usd),
+        aligned_dollars(run.spent_usd),
     )
     return ", ".join(filter(None, parts)) + (f": {run.error}" if run.error else "")
 
 
 def _counted(agents: Sequence[AgentProgress]) -> str:
     counts = Counter(str(agent.status) for agent in agents)
-    total = f"{len(agents)} agent{'s' if len(agents) != 1 else ''}"
-    states = ", ".join(f"{count} {status}" for status, count in counts.items())
-    return total if set(counts) == {"pending"} else f"{total}: {states}"
+    total = counted(len(agents), "agent")
+    states = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+    return total if set(counts) <= {"pending"} else f"{total}: {states}"
 
 
 def _notable(agents: list[AgentProgress]) -> list[AgentProgress]:
@@ -207,4 +217,4 @@ def _first_token(agent: AgentProgress) -> str:
 
 
 def _cost(agent: AgentProgress) -> str:
-    return dollars(agent.spent_usd) if agent.spent_usd else ""
+    return aligned_dollars(agent.spent_usd) if agent.spent_usd else ""

@@ -9,6 +9,7 @@ from app.cli.cluster import ask
 from app.cli.output import answer
 from app.cli.parameters import AsJson, read_age
 from app.cli.progress_bar import ProgressBar
+from app.domain.counts import counted
 
 
 def prune(
@@ -42,10 +43,16 @@ def prune(
                     age_s, on_batch=lambda batch: bar.advance(batch.runs)
                 )
             )
+    parts = (
+        counted(removed.agents, "output"),
+        counted(removed.attempts, "attempt"),
+        counted(removed.events, "event"),
+        counted(removed.tool_calls, "tool call"),
+    )
+    verb = "would remove" if dry_run else "removed"
     answer(
         {"removed": not dry_run, **asdict(removed)},
-        f"{'would remove' if dry_run else 'removed'} the payload of {removed.runs:,} runs: "
-        f"{removed.agents:,} outputs, {removed.attempts:,} attempts, {removed.events:,} events, "
-        f"{removed.tool_calls:,} tool calls; {removed.recorded_events:,} recorded events",
+        f"{verb} the payload of {counted(removed.runs, 'run')}: "
+        f"{', '.join(parts)}; {counted(removed.recorded_events, 'recorded event')}",
         json=json,
     )

@@ -12,6 +12,7 @@ from app.cli.output import console
 from app.cli.parameters import RunId
 from app.cli.run import outputs_of
 from app.configuration.settings import load_settings
+from app.domain.run_ids import short_id
 from app.monitoring.report import report_page
 from app.monitoring.run_history import read_history
 from app.telemetry.redaction import Redactor
@@ -38,6 +39,6 @@ def report(
         said = outputs_of(run_id) if outputs else None
         redactor = Redactor(load_settings().secret_values())
         page = report_page(history, redactor.value(said), redact=redactor.text)
-    target = output or Path(f"run-{run_id.hex[:13]}.html")
+    target = output or Path(f"run-{short_id(run_id)}.html")
     target.write_text(page, encoding="utf-8")
     tell(str(target))

@@ -12,11 +12,12 @@ import typer
 from app.cli.cluster import ask, transaction
 from app.cli.follow import exit_code, follow, missing_worker_hints, wait_for_end
 from app.cli.messages import say
-from app.cli.output import answer, console, json_text, print_json, shorten
+from app.cli.output import answer, console, json_text, print_json
 from app.cli.parameters import AsJson
 from app.cli.progress_views import LineView, best_view
 from app.cli.run_input import File, Inputs, load_workflow, read_input
 from app.cli.run_page import show_incomplete
+from app.cli.wrapping import item
 from app.configuration.settings import load_settings
 from app.domain.providers import routed
 from app.domain.run_options import RunOptions
@@ -102,7 +103,7 @@ def show_outputs(outputs: dict[str, Any]) -> None:
     for name, output in outputs.items():
         text = output if isinstance(output, str) else json_text(output)
         printer.print(f"\n{name}:", style="bold")
-        printer.print(f"  {shorten(text, OUTPUT_WIDTH)}")
+        printer.print(item(text, most=OUTPUT_WIDTH))
 
 
 def outputs_of(run_id: UUID) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`agentchord runs`, `status` and `cancel`: commands that list runs, show a run and stop a run."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated
@@ -7,21 +8,41 @@ from typing import Annotated
 import typer
 
 from app.cli.cluster import ask, find, transaction
-from app.cli.output import answer, dollars, moment, print_json, reason, seconds, table
-from app.cli.parameters import AsJson, RunId
+from app.cli.output import answer, moment, print_json, seconds
+from app.cli.parameters import AsJson, RunId, Wide
 from app.cli.run import facts_of, follow_to_end
 from app.cli.run_page import show_run
+from app.cli.tables import Table, note, number, run_id, state, table, words
+from app.domain.money import aligned_dollars
 from app.domain.status import WorkflowStatus
 from app.monitoring.whole_run import read_whole_run
+from app.storage.runs import RunRecord
+
+COLUMNS = (
+    run_id(),
+    words("workflow", 14),
+    state(),
+    number("level", drop=3),
+    words("created (UTC)", 10, drop=4),
+    number("took", drop=2),
+    number("cost"),
+    note("error", most=150),
+)
 
 
 def runs(
     status: Annotated[WorkflowStatus | None, typer.Option(help="Only runs in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most runs to list.")] = 20,
+    wide: Wide = False,
     json: AsJson = False,
 ) -> None:
     """List the newest runs."""
     found = ask(lambda client: client.runs.list(status, limit))
+    answer([facts_of(record) for record in found], runs_table(found), json=json, wide=wide)
+
+
+def runs_table(found: Sequence[RunRecord]) -> Table:
+    """Return runs as a table."""
     rows = [
         (
             record.id,
@@ -30,13 +51,12 @@ def runs(
             f"{min(record.level + 1, record.level_count)}/{record.level_count}",
             moment(record.created_at),
             seconds(record.started_at, record.finished_at),
-            dollars(record.spent_usd),
-            reason(record.error, 60),
+            aligned_dollars(record.spent_usd),
+            record.error or "",
         )
         for record in found
     ]
-    columns = ("run", "workflow", "status", "level>", "created (UTC)", "took>", "cost>", "error")
-    answer([facts_of(record) for record in found], table(columns, rows), json=json)
+    return table(COLUMNS, rows)
 
 
 def status(
@@ -48,6 +68,7 @@ def status(
         float | None,
         typer.Option(min=0, help="With --follow, stop watching after this many seconds."),
     ] = None,
+    wide: Wide = False,
     json: AsJson = False,
 ) -> int:
     """Show a run: its levels, agents, states, errors and costs.
@@ -58,14 +79,14 @@ def status(
     With --follow the exit codes are the same as with `agentchord run --follow`. Without --follow
     the exit code is 0.
     """
-    run_id = find(run)
+    found = find(run)
     if follow:
-        return follow_to_end(run_id, timeout_s=timeout, json=json)
-    whole = transaction(partial(read_whole_run, run_id=run_id))
+        return follow_to_end(found, timeout_s=timeout, json=json)
+    whole = transaction(partial(read_whole_run, run_id=found))
     if json:
         print_json(asdict(whole.run) | {"incomplete": whole.incomplete})
     else:
-        show_run(whole)
+        show_run(whole, wide=wide)
     return 0
 
 
@@ -74,7 +95,7 @@ def cancel(run: RunId, json: AsJson = False) -> None:
 
     After this command, no call starts, and calls in flight are closed.
     """
-    run_id = find(run)
-    stopped = ask(lambda client: client.control.cancel(run_id, "cancelled by the user"))
-    text = f"run {run_id} {'is being cancelled' if stopped else 'had ended already'}"
-    answer({"run_id": run_id, "cancelled": stopped}, text, json=json)
+    found = find(run)
+    stopped = ask(lambda client: client.control.cancel(found, "cancelled by the user"))
+    text = f"run {found} {'is being cancelled' if stopped else 'had ended already'}"
+    answer({"run_id": found, "cancelled": stopped}, text, json=json)

@@ -2,28 +2,44 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Self
 
+from rich.cells import cell_len
 from rich.console import Group
 from rich.live import Live as Screen
 from rich.text import Text
 
-from app.cli.output import STYLES, console, dollars, shorten, styled
-from app.cli.progress_views import MARKS
+from app.cli.agent_columns import agent_cells, agent_columns, remark, shown_state
+from app.cli.output import console
+from app.cli.styles import AMBER, CYAN, DIM, RED, STYLES, styled
+from app.cli.tables import Column, fit, number, row_lines
+from app.cli.wrapping import shorten
+from app.domain.counts import counted
+from app.domain.money import aligned_dollars, dollars
 from app.domain.plain_text import shown
+from app.domain.run_ids import short_id
 from app.domain.status import AgentStatus
 from app.events.texts import Piece
 from app.monitoring.activity import Activity
 from app.monitoring.explain import Live, explain_waits
 from app.monitoring.findings import AT_WORK, Finding, condensed
 from app.monitoring.progress import AgentProgress, RunProgress
-from app.monitoring.wording import counted, names, seconds_of
+from app.monitoring.wording import names, seconds_of
 
-BAR_WIDTH = 24
+BAR_WIDTH, SHORT_BAR = 24, 10
 #: Shares of the lines below the head: levels and waits get these shares, and agents get the rest.
 LEVEL_SHARE, WAIT_SHARE = 0.35, 0.35
 FEWEST_LINES = 3
-ORDER = ("completed", "running", "waiting", "pending", "skipped", "cancelled")
+#: The states by which agents are counted; ``other`` are skipped and cancelled agents.
+GROUPS = ("done", "running", "waiting", "pending", "failed", "other")
+LEVELS = (
+    number("level", room=5),
+    Column(heading="progress", drop=2),
+    number("agents", room=6),
+    *(number(each, room=6) for each in GROUPS[:-1]),
+    number(GROUPS[-1], room=6, drop=1),
+)
 
 
 class WatchView:
@@ -87,7 +103,7 @@ def watch_lines(
         height: Maximum number of lines.
     """
     lines = _head(run, activity, width)
-    room = max(height - len(lines) - 3, 3 * FEWEST_LINES)
+    room = max(height - len(lines) - 4, 3 * FEWEST_LINES)
     lines += _levels(run, width, max(FEWEST_LINES, int(room * LEVEL_SHARE)))
     waiting = condensed((each for each in waits if each.reason not in AT_WORK), 1)
     lines += _waits(waiting, width, max(FEWEST_LINES, int(room * WAIT_SHARE)))
@@ -95,79 +111,114 @@ def watch_lines(
 
 
 def _head(run: RunProgress, activity: Activity | None, width: int) -> list[Text]:
-    done = sum(agent.status.is_final for agent in run.agents)
     took = _took(run, activity)
     level = f"level {min(run.level + 1, run.level_count)} of {run.level_count}"
-    title = "  ".join(filter(None, (run.workflow, str(run.status), level, took, str(run.id))))
-    spent = float(run.spent_usd / run.limit_usd) if run.limit_usd else 0.0
-    limit = dollars(run.limit_usd, places=2)
-    calls = f"  {counted(activity.calls, 'call')}, {activity.calls_per_s:.1f}/s" if activity else ""
+    before = "  ".join(filter(None, (f"run {short_id(run.id)}", str(run.status), level, took)))
     lines = [
-        _line(title, width, f"bold {STYLES.get(run.status, '')}"),
-        _line(f"agents {_bar(done / max(len(run.agents), 1))} {_counted(run.agents)}", width),
-        _line(
-            f"cost   {_bar(spent)} {dollars(run.spent_usd)} of {limit}{calls}",
-            width,
-            "yellow" if spent >= 0.8 else "",  # noqa: PLR2004  as the budgets' thresholds
-        ),
+        _line(f"{before}  {run.workflow}", width, f"bold {STYLES.get(run.status, '')}"),
+        _money(run, activity, width),
     ]
     if run.shortfall:
-        lines.append(_line(f"inside {run.shortfall}", width, "red"))
-    return [*lines, _line(run.error, width, "red")] if run.error else lines
+        lines.append(_line(f"inside {run.shortfall}", width, RED))
+    return [*lines, _line(run.error, width, RED)] if run.error else lines
+
+
+def _money(run: RunProgress, activity: Activity | None, width: int) -> Text:
+    spent = float(run.spent_usd / run.limit_usd) if run.limit_usd else 0.0
+    amounts = f"{aligned_dollars(run.spent_usd)} of {dollars(run.limit_usd)}"
+    calls = f"  {counted(activity.calls, 'call')}, {activity.calls_per_s:.1f}/s" if activity else ""
+    style = AMBER if spent >= 0.8 else ""  # noqa: PLR2004  as the budgets' thresholds
+    return _line(f"cost  {_bar(spent)} {amounts}{calls}", width, style)
 
 
 def _levels(run: RunProgress, width: int, most: int) -> list[Text]:
+    """Return a table with a line for the whole run and for each level near the current one."""
     levels = list(enumerate(run.levels()))
     first = max(0, min(run.level - most // 2, len(levels) - most))
-    lines = [_line("", width)]
-    for number, agents in levels[first : first + most]:
-        done = sum(agent.status.is_final for agent in agents)
-        failed = any(agent.status.is_failure for agent in agents)
-        style = "red" if failed else "bold" if number == run.level else ""
-        bar = _bar(done / max(len(agents), 1))
-        lines.append(_line(f"level {number + 1:<3} {bar} {_counted(agents)}", width, style))
+    near = levels[first : first + most]
+    rows = [("all", *_counts(run.agents))]
+    rows += [(str(number_ + 1), *_counts(agents)) for number_, agents in near]
+    layout = fit(LEVELS, rows, width)
+    headings = tuple(column.heading for column in LEVELS)
+    lines = [styled(""), *row_lines(LEVELS, headings, layout, heads=True)]
+    styles = ["", *(_level_style(run, level, agents) for level, agents in near)]
+    for row, style in zip(rows, styles, strict=True):
+        for line in row_lines(LEVELS, row, layout):
+            line.stylize(style)
+            lines.append(line)
     return lines
 
 
+def _level_style(run: RunProgress, level: int, agents: Sequence[AgentProgress]) -> str:
+    failed = any(agent.status.is_failure for agent in agents)
+    return RED if failed else "bold" if level == run.level else ""
+
+
+def _counts(agents: Sequence[AgentProgress]) -> tuple[str, ...]:
+    """Return a bar, the number of agents, and the numbers of agents by state."""
+    counts = Counter(_group(agent) for agent in agents)
+    done = sum(agent.status.is_final for agent in agents)
+    by_state = (f"{counts[each]:,}" if counts[each] else "" for each in GROUPS)
+    return (_bar(done / max(len(agents), 1), SHORT_BAR), f"{len(agents):,}", *by_state)
+
+
+def _group(agent: AgentProgress) -> str:
+    """Return the heading under which an agent is counted."""
+    if agent.status.is_failure:
+        return "failed"
+    named = {"completed": "done", "skipped": "other", "cancelled": "other"}
+    return named.get(agent.status, str(agent.status))
+
+
 def _waits(waits: Sequence[Finding], width: int, most: int) -> list[Text]:
-    lines = [_line("", width)]
     by_number = sorted(waits, key=lambda each: -len(each.agents))
-    lines += [
-        _line(f"{_who(each.agents)} {each.predicate}", width, "cyan") for each in by_number[:most]
-    ]
+    told = [(_who(each.agents), each.predicate) for each in by_number[:most]]
     if len(by_number) > most:
         left = sum(len(each.agents) for each in by_number[most - 1 :])
-        text = "1 other waits" if left == 1 else f"{left:,} others wait"
-        lines[-1] = _line(text, width, "cyan")
-    return lines if len(lines) > 1 else []
+        told[-1] = (counted(left, "other"), "waits" if left == 1 else "wait")
+    margin = width // 4
+    lines = [styled(""), *(_wait(who, text, margin, width) for who, text in told)]
+    return lines if told else []
+
+
+def _wait(who: str, predicate: str, margin: int, width: int) -> Text:
+    name = shorten(who, margin)
+    return _line(f"{name}{' ' * (margin - cell_len(name))}  {predicate}", width, CYAN)
 
 
 def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) -> list[Text]:
     """List failed agents, then running agents (the longest first), then ended agents."""
-
-    def urgency(agent: AgentProgress) -> tuple[int, float]:
-        failed, runs = agent.status.is_failure, agent.status is AgentStatus.RUNNING
-        since = agent.started_at.timestamp() if agent.started_at else 0.0
-        if failed or runs:
-            return (0 if failed else 1), since
-        return (2 if agent.finished_at else 3), -since
-
-    seen = (agent for agent in run.agents if agent.started_at or agent.status.is_failure)
-    shown = sorted(seen, key=urgency)
-    lines = [_line("", width)] if shown and room > 1 else []
-    for agent in shown[: max(room - 1, 0)]:
-        facts = (
-            agent.module,
-            agent.model,
-            _took(agent, activity),
-            dollars(agent.spent_usd) if agent.spent_usd else "",
-            f"retry {agent.retries}" if agent.retries else "",
-            shorten(agent.error, width) if agent.error and agent.status != "completed" else "",
-        )
-        text = "  ".join(filter(None, facts))
-        mark = MARKS.get(agent.status, "!")
-        lines.append(_line(f"{mark} {agent.label}  {text}", width, STYLES[agent.status]))
+    seen = [agent for agent in run.agents if agent.started_at or agent.status.is_failure]
+    if not seen or room <= FEWEST_LINES:
+        return []
+    columns = tuple(
+        replace(column, cut=column.align == "left") for column in agent_columns(run.agents)
+    )
+    # The widths come from all agents, so that the columns stay where they are.
+    layout = fit(columns, [agent_cells(agent, columns) for agent in run.agents], width)
+    headings = tuple(column.heading for column in columns)
+    lines = [styled(""), *row_lines(columns, headings, layout, heads=True)]
+    shown = sorted(seen, key=_urgency)
+    while shown:
+        agent = shown[0]
+        row = agent_cells(agent, columns, _took(agent, activity))
+        own = list(row_lines(columns, row, layout))
+        own += [styled(f"  {shorten(remark(agent), width - 2)}")] if remark(agent) else []
+        if len(lines) + len(own) + (len(shown) > 1) > room:
+            return [*lines, _line(f"and {_counted(shown)}", width, DIM)]
+        for line in own:
+            line.stylize(STYLES.get(shown_state(agent), ""))
+        lines += own
+        shown.pop(0)
     return lines
+
+
+def _urgency(agent: AgentProgress) -> tuple[int, float]:
+    failed, runs = agent.status.is_failure, agent.status is AgentStatus.RUNNING
+    since = agent.started_at.timestamp() if agent.started_at else 0.0
+    if failed or runs:
+        return (0 if failed else 1), since
+    return (2 if agent.finished_at else 3), -since
 
 
 def _took(what: RunProgress | AgentProgress, activity: Activity | None) -> str:
@@ -179,18 +230,18 @@ def _took(what: RunProgress | AgentProgress, activity: Activity | None) -> str:
 
 
 def _who(agents: Sequence[str]) -> str:
-    return names(agents) if len(agents) <= 2 else f"{len(agents)} agents"  # noqa: PLR2004  fits
+    return names(agents) if len(agents) <= 2 else counted(len(agents), "agent")  # noqa: PLR2004  fits
 
 
 def _counted(agents: Sequence[AgentProgress]) -> str:
-    counts = Counter(str(agent.status) for agent in agents)
-    states = sorted(counts, key=lambda each: ORDER.index(each) if each in ORDER else -1)
-    return f"{len(agents)}: " + ", ".join(f"{counts[state]} {state}" for state in states)
+    counts = Counter(_group(agent) for agent in agents)
+    states = ", ".join(f"{counts[each]:,} {each}" for each in GROUPS if counts[each])
+    return f"{counted(len(agents), 'more agent')}: {states}"
 
 
-def _bar(share: float) -> str:
-    full = min(max(round(share * BAR_WIDTH), 0), BAR_WIDTH)
-    return f"[{'#' * full}{'.' * (BAR_WIDTH - full)}]"
+def _bar(share: float, width: int = BAR_WIDTH) -> str:
+    full = min(max(round(share * width), 0), width)
+    return f"[{'#' * full}{'.' * (width - full)}]"
 
 
 def _line(text: str, width: int, style: str = "") -> Text:

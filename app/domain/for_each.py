@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from app.domain.agent import Agent
+from app.domain.counts import counted
 from app.domain.json_values import find_json_problem
 from app.domain.prompt import INDEX, INDEX_STEP, Placeholder, look_up, parsed_text, placeholders
 from app.domain.suggestions import shortened
@@ -127,10 +128,12 @@ def items_of(
     if not isinstance(agent.for_each, Mapping):
         return lists[ITEM]
     if len({len(found) for found in lists.values()}) > 1:
-        lengths = ", ".join(f"{name!r} has {len(found):,}" for name, found in lists.items())
+        lengths = ", ".join(
+            f"{name!r} has {counted(len(found), 'element')}" for name, found in lists.items()
+        )
         raise MissingInput(
-            f"for_each walks lists of different lengths together: {lengths} elements: give lists "
-            "of the same length"
+            f"for_each walks lists of different lengths together: {lengths}: give lists of the "
+            "same length"
         )
     return [dict(zip(lists, each, strict=True)) for each in zip(*lists.values(), strict=True)]
 
@@ -149,7 +152,7 @@ def _list_at(
         )
     if len(found) > max_items:
         raise TooManyItems(
-            f"for_each {shown!r} has {len(found):,} elements, and engine.max_items is "
+            f"for_each {shown!r} has {counted(len(found), 'element')}, and engine.max_items is "
             f"{max_items:,}: give fewer elements, or raise the setting"
         )
     return list(found)

@@ -11,6 +11,7 @@ from typing import Any
 
 from app.domain.agent import Agent
 from app.domain.attachments import templates_of, value_problem
+from app.domain.counts import counted
 from app.domain.data_flow_validation import PROMPT, read_from_element, read_from_input
 from app.domain.for_each import ITEM, element_names, element_of, items_of, lists_of
 from app.domain.json_values import MAX_VALUES, find_json_problem
@@ -227,10 +228,11 @@ class _Check:
                 continue
             place, reason = first
             total = len(found.elements)
+            verb = "lacks" if lacking == 1 else "lack"
             is_prompt = lacking == total  # if all elements lack a part, the path is probably wrong
             yield WorkflowError(
                 f"agent {agent.name!r}: {field} uses {placeholder.text}, which {lacking:,} of "
-                f"{total:,} elements of {path} lack; {path}[{place}]: {reason}",
+                f"{counted(total, 'element')} of {path} {verb}; {path}[{place}]: {reason}",
                 field=f"agents[{index}].{field}" if is_prompt else f"{path}[{place}]",
             )
 

@@ -27,12 +27,35 @@ def readable(amount_usd: Decimal) -> Decimal:
     return amount_usd or Decimal(0)
 
 
-def dollars(amount_usd: Decimal) -> str:
-    """Format an amount for a reader, without trailing zeros but at least with cents."""
-    short = abs(amount_usd).normalize()
-    exponent = short.as_tuple().exponent
-    assert isinstance(exponent, int), "an amount is a finite number"
-    return f"{'-' if amount_usd < 0 else ''}${short:.{max(-exponent, 2)}f}"
+def dollars(amount_usd: Decimal, *, most: int = 10) -> str:
+    """Format an amount for a sentence, without trailing zeros but at least with cents.
+
+    Args:
+        amount_usd: US dollars.
+        most: Most decimals; further decimals are rounded.
+    """
+    whole, _, decimals = f"{abs(amount_usd):,.{most}f}".partition(".")
+    return f"{_sign(amount_usd)}${whole}.{decimals.rstrip('0'):0<2}"
+
+
+def aligned_dollars(amount_usd: Decimal, *, places: int = 6, signed: bool = False) -> str:
+    """Format an amount for a column: all amounts have the same number of decimals.
+
+    An amount that is nearly zero is told as such, because zero would be wrong.
+
+    Args:
+        amount_usd: US dollars.
+        places: Number of decimals to which the amount is rounded.
+        signed: Whether zero and positive amounts get a plus sign.
+    """
+    least = Decimal(1).scaleb(-places)
+    if amount_usd and abs(amount_usd) < least / 2:
+        return f"{'<' if amount_usd > 0 else '>-'}${least:f}"
+    return f"{_sign(amount_usd, signed=signed)}${abs(amount_usd):,.{places}f}"
+
+
+def _sign(amount_usd: Decimal, *, signed: bool = False) -> str:
+    return "-" if amount_usd < 0 else "+" if signed else ""
 
 
 @dataclass(kw_only=True, slots=True)

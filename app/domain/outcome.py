@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from app.domain.counts import counted
 from app.domain.status import WorkflowStatus
 
 MAX_FAILED_SHARE = 0.5
@@ -39,17 +40,18 @@ def failure_reason(counts: AgentCounts, *, allow_partial_completion: bool) -> st
     """
     if counts.decisive_items:
         return (
-            f"{counts.decisive_items} items failed, and their agents need all items: the agents "
-            "are critical (priority 8 or more), or partial completion is not allowed"
+            f"{counted(counts.decisive_items, 'item')} failed of agents that need all items: the "
+            "agents are critical (priority 8 or more), or partial completion is not allowed"
         )
     if not counts.failed:
         return None
     if not allow_partial_completion:
         return (
-            f"{counts.failed} of {counts.total} agents failed and partial completion is not allowed"
+            f"{counts.failed} of {counted(counts.total, 'agent')} failed and partial completion is "
+            "not allowed"
         )
     if counts.critical_failed:
-        return f"{counts.critical_failed} critical agents (priority 8 or more) failed"
+        return f"{counted(counts.critical_failed, 'critical agent')} (priority 8 or more) failed"
     if counts.failed > counts.total * MAX_FAILED_SHARE:
         return f"more than half of the agents failed ({counts.failed} of {counts.total})"
     return None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.domain.answer_text import bare_json
+from app.domain.counts import counted
 from app.domain.json_text import read_json, write_json
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import AgentError, InvalidJson, MissingInput
@@ -138,7 +139,8 @@ def look_up(
             if not isinstance(value, list | tuple):
                 raise _missing(placeholder, f"{seen!r} is {_kind(value)}, so it has no [{step}]")
             if step >= len(value):
-                raise _missing(placeholder, f"{seen!r} has {len(value)} elements, so no [{step}]")
+                elements = counted(len(value), "element")
+                raise _missing(placeholder, f"{seen!r} has {elements}, so no [{step}]")
             seen += f"[{step}]"
         value = value[step]
     return value

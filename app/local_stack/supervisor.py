@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from app.domain.counts import counted
 from app.errors import AgentChordError
 from app.local_stack.fork_server import ForkServer
 from app.local_stack.forking import Order
@@ -184,7 +185,8 @@ class Supervisor:
             ended = f"{program.name} {_how_it_ended(code)}"
             if false_starts >= MAX_FALSE_STARTS and not self._ready[program.name].is_set():
                 words = self._output.last_words(program.name)
-                raise ProcessFailed(f"{ended}, {false_starts} times at its start: {words}")
+                times = counted(false_starts, "time")
+                raise ProcessFailed(f"{ended}, {times} at its start: {words}")
             delay_s = min(FIRST_DELAY_S * 2 ** max(false_starts - 1, 0), MAX_DELAY_S)
             self._output.say(f"{ended}: starting it again in {delay_s:g} s")
             with contextlib.suppress(TimeoutError):

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from app.domain.budgets import budget_label
+from app.domain.counts import counted
 from app.domain.status import WorkflowStatus
 from app.monitoring.explain_waited import LIMITS, awaited
 from app.monitoring.findings import Finding, Reason, grouped
@@ -15,7 +16,7 @@ from app.monitoring.progress import AgentProgress
 from app.monitoring.run_facts import BudgetState, Standing
 from app.monitoring.run_history import RunHistory
 from app.monitoring.whole_run import Place
-from app.monitoring.wording import counted, money, names, seconds_of
+from app.monitoring.wording import money, names, seconds_of
 
 #: Shorter waits before the next call are not explained.
 SOON_S = 0.05
@@ -258,7 +259,8 @@ def _binding(bucket: Mapping[str, Any]) -> str:
     """Describe a bucket by its limit with the smallest remaining share."""
     concurrency = bucket.get("concurrency")
     if concurrency and int(bucket["in_flight"]) >= int(concurrency):
-        return f"{bucket['in_flight']} of {concurrency} concurrent requests are under way"
+        most, verb = int(concurrency), "is" if int(concurrency) == 1 else "are"
+        return f"{bucket['in_flight']} of {counted(most, 'concurrent request')} {verb} under way"
     tiers = [tier for tier in bucket.get("tiers", ()) if tier["capacity"]]
     if not tiers:
         return ""
@@ -293,7 +295,7 @@ def _goes_on(agent: AgentProgress) -> Finding:
 def _goes_on_inside(one: Standing) -> Finding | None:
     """Explain a list or a sub-workflow of an inner run, whose own agent runs are explained, too."""
     if one.item_count is not None:
-        return Finding(reason=Reason.ITEMS, text=f"works on its {one.item_count} items")
+        return Finding(reason=Reason.ITEMS, text=f"works on its {counted(one.item_count, 'item')}")
     if one.is_element:
         return None
     return Finding(reason=Reason.SUB_RUN, text="waits for its sub-workflow")

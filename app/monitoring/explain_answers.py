@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from app.domain.counts import counted
 from app.monitoring.findings import Finding, Reason, grouped
 from app.monitoring.run_history import RunHistory
 
@@ -34,7 +35,7 @@ def explain_answers(history: RunHistory) -> tuple[Finding, ...]:
         Finding(
             reason=Reason.EMPTY,
             agents=(name,),
-            text=f"got {'an answer' if count == 1 else f'{count} answers'} without a text",
+            text=f"got {'an answer' if count == 1 else counted(count, 'answer')} without a text",
             remedy="correct the prompt, or set on_cut to fail",
         )
         for (name, end), count in outputs.items()
@@ -44,10 +45,14 @@ def explain_answers(history: RunHistory) -> tuple[Finding, ...]:
 
 
 def _share(count: int, answers: int) -> str:
-    return "the only answer" if answers == 1 else f"{count} of {answers:,} answers"
+    return "the only answer" if answers == 1 else f"{count:,} of {counted(answers, 'answer')}"
 
 
 def _outputs(count: int) -> str:
     if not count:
         return ""
-    return ", and the output ends there" if count == 1 else f", and {count} outputs end there"
+    return (
+        ", and the output ends there"
+        if count == 1
+        else f", and {counted(count, 'output')} end there"
+    )

@@ -4,12 +4,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from decimal import Decimal
 
+from app.domain.counts import counted
 from app.monitoring.explain_waited import NOTABLE_S
 from app.monitoring.findings import Finding, Reason
 from app.monitoring.run_facts import Call
 from app.monitoring.run_history import RunHistory
 from app.monitoring.timeline import AgentTimeline, Phase, Timeline
-from app.monitoring.wording import counted, money, names, seconds_of
+from app.monitoring.wording import money, names, seconds_of
 
 #: Shorter times would be shown as 0.0 s.
 SHOWN_S = 0.05

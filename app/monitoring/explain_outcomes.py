@@ -5,13 +5,14 @@ The elements of lists and the agents of sub-workflows are explained in the same 
 
 from collections import Counter, defaultdict
 
+from app.domain.counts import counted
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.errors import error_named
 from app.monitoring.findings import Finding, Reason, grouped
 from app.monitoring.run_facts import Attempt, superseded
 from app.monitoring.run_history import RunHistory
 from app.monitoring.whole_run import PARTIAL, Incomplete, cause_of
-from app.monitoring.wording import counted, names
+from app.monitoring.wording import names
 
 RETRY = "agentchord retry repairs only what failed, was cancelled or is partial"
 
@@ -116,7 +117,7 @@ def _tried_again(history: RunHistory) -> list[Finding]:
 def _retried(name: str, failed: list[Attempt]) -> Finding:
     kinds = Counter(each.error_class or "Error" for each in failed)
     text = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
-    times = "once" if len(failed) == 1 else f"{len(failed)} times"
+    times = "once" if len(failed) == 1 else counted(len(failed), "time")
     return Finding(
         reason=Reason.RETRIED,
         agents=(name,),

@@ -1,5 +1,6 @@
 """Findings, which consist of a reason for programs and a text for people."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -47,6 +48,7 @@ PLURALS = {
     "was": "were",
     **{f"{verb}s": verb for verb in ("wait", "call", "run", "work")},
 }
+ITS = re.compile(r"\bits\b")
 
 #: One text for many findings of a reason, without their details.
 GENERAL = {
@@ -102,9 +104,11 @@ class Finding:
 
     @property
     def predicate(self) -> str:
-        """The text; for several agents, the verb is in the plural."""
+        """The text; for several agents, the verb and its pronoun are in the plural."""
         verb, rest = self.text.partition(" ")[::2]
-        return f"{PLURALS.get(verb, verb) if len(self.agents) > 1 else verb} {rest}"
+        if len(self.agents) > 1:
+            return f"{PLURALS.get(verb, verb)} {ITS.sub('their', rest)}"
+        return f"{verb} {rest}"
 
 
 def grouped(findings: Iterable[Finding]) -> tuple[Finding, ...]:

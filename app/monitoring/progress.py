@@ -1,18 +1,20 @@
 """The progress of a run and its agents, without inputs and outputs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.counts import counted
+from app.domain.run_ids import ID_DIGITS, digits_of, short_ids
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.errors import UnknownRun
-from app.monitoring.wording import counted
 
-HEX_DIGITS = 32
 READ_RUN: TextClause = text("""
     SELECT r.id, w.name AS workflow, w.version, r.status, r.error, r.level, r.level_count,
         b.limit_usd, b.spent_usd, r.created_at, r.started_at, r.finished_at, r.pruned_at, r.key,
@@ -61,9 +63,22 @@ READ_AGENTS: TextClause = text("""
         THEN a.parent_id IS NULL ELSE a.parent_id IS NOT NULL AND a.name = :element END
     ORDER BY a.level, a.position
 """)
+# A primary key finds the beginning of an id, and the index of short ids finds the end.
 FIND_RUNS: TextClause = text("""
-    SELECT id FROM runs WHERE id BETWEEN :low AND :high ORDER BY id LIMIT 2
+    WITH found AS (
+        (SELECT id FROM runs WHERE id BETWEEN :low AND :high ORDER BY id LIMIT :most)
+        UNION
+        (SELECT id FROM runs
+            WHERE "right"(id::text, 8) = "right"(:digits, 8) AND length(:digits) >= 8
+                AND "right"(replace(id::text, '-', ''), length(:digits)) = :digits
+            LIMIT :most)
+    )
+    SELECT r.id, w.name AS workflow, r.status, r.created_at
+    FROM found JOIN runs r ON r.id = found.id JOIN workflows w ON w.id = r.workflow_id
+    ORDER BY r.id LIMIT :most
 """)
+#: Most candidates that a refusal of an ambiguous id names.
+MOST_CANDIDATES = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,28 +226,39 @@ async def _read_agents(
     )
 
 
-async def find_run(connection: AsyncConnection, prefix: str) -> UUID:
-    """Find a run by the beginning of its id.
+async def find_run(connection: AsyncConnection, name: str) -> UUID:
+    """Find a run by its id, by the beginning of its id, or by at least eight digits of the end.
 
     Args:
         connection: A connection inside a transaction.
-        prefix: First characters of the id, with or without dashes.
+        name: The digits, with or without dashes.
 
     Raises:
-        UnknownRun: If no run has an id with this beginning, or if several runs have such an id.
+        UnknownRun: If no run has such an id, or if several runs have such an id.
     """
-    digits = prefix.replace("-", "").lower()
-    if not digits or len(digits) > HEX_DIGITS or set(digits) - set("0123456789abcdef"):
-        raise UnknownRun(f"{prefix!r} is not the id of a run: see `agentchord runs`")
-    low, high = UUID(digits.ljust(HEX_DIGITS, "0")), UUID(digits.ljust(HEX_DIGITS, "f"))
-    found = list(await connection.scalars(FIND_RUNS, {"low": low, "high": high}))
+    digits = digits_of(name)
+    if digits is None:
+        raise UnknownRun(f"{name!r} is not the id of a run: see `agentchord runs`")
+    low, high = digits.ljust(ID_DIGITS, "0"), digits.ljust(ID_DIGITS, "f")
+    given = {"low": UUID(low), "high": UUID(high), "digits": digits, "most": MOST_CANDIDATES + 1}
+    found = (await connection.execute(FIND_RUNS, given)).all()
     if not found:
-        id_ = "the id" if len(digits) == HEX_DIGITS else "an id that begins with"
-        raise UnknownRun(f"no run has {id_} {prefix!r}: see `agentchord runs`")
+        id_ = "the id" if len(digits) == ID_DIGITS else "an id that begins or ends with"
+        raise UnknownRun(f"no run has {id_} {name!r}: see `agentchord runs`")
     if len(found) > 1:
-        raise UnknownRun(
-            f"several runs have an id that begins with {prefix!r}: give more characters "
-            "(ids begin with the time, so runs of one minute share eight or nine characters)"
-        )
-    run_id: UUID = found[0]
+        raise _several(name, found)
+    run_id: UUID = found[0].id
     return run_id
+
+
+def _several(name: str, found: Sequence[Row[Any]]) -> UnknownRun:
+    short = short_ids(str(row.id) for row in found)
+    named = ", ".join(
+        f"{short[str(row.id)]} ({row.workflow}, {row.status}, {row.created_at:%Y-%m-%d %H:%M:%S})"
+        for row in found[:MOST_CANDIDATES]
+    )
+    more = " and others" if len(found) > MOST_CANDIDATES else ""
+    return UnknownRun(
+        f"several runs have an id that begins or ends with {name!r}: {named}{more}; "
+        "give one of these ends, or more digits"
+    )

@@ -11,7 +11,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from app.domain.counts import counted
 from app.domain.json_text import write_json
+from app.domain.money import aligned_dollars, dollars
 from app.domain.plain_text import json_shown, shown
 from app.monitoring.explain import Live, explain_waits
 from app.monitoring.explain_answers import explain_answers
@@ -98,7 +100,7 @@ def _header(history: RunHistory, timeline: Timeline) -> Markup:
     figures = (
         _figure(seconds_of(timeline.seconds), "from start to end" if run.finished_at else "so far"),
         _figure_of_agents(run),
-        _figure(_money(spent_usd), f"of a budget of ${run.limit_usd:,.2f}", spent),
+        _figure(_money(spent_usd), f"of a budget of {dollars(run.limit_usd)}", spent),
         _figure(
             f"{len(calls):,}",
             f"{'call' if len(calls) == 1 else 'calls'}, "
@@ -294,7 +296,7 @@ def _cost_table(title: str, calls: Sequence[Call], key: Callable[[Call], str]) -
     shown = [(name, counts[name], costs[name]) for name in lines[:MOST_LINES]]
     if rest := lines[MOST_LINES:]:
         total = sum((costs[name] for name in rest), Decimal(0))
-        shown.append((f"{len(rest)} others", sum(counts[name] for name in rest), total))
+        shown.append((counted(len(rest), "other"), sum(counts[name] for name in rest), total))
     rows = (
         Markup(
             '<tr><td>{}</td><td class="share">{}</td><td class="num">{:,}</td>'
@@ -368,4 +370,4 @@ def _outputs(outputs: Mapping[str, Any] | None) -> Markup:
 
 def _money(amount: Decimal) -> str:
     """Format dollars with two digits, and amounts below a dollar with six digits."""
-    return f"${amount:,.2f}" if abs(amount) >= 1 or not amount else f"${amount:.6f}"
+    return aligned_dollars(amount, places=2 if abs(amount) >= 1 or not amount else 6)

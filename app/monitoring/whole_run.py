@@ -12,11 +12,12 @@ from uuid import UUID
 from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.counts import counted
 from app.domain.for_each import agent_of
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.monitoring.findings import MOST_NAMED
 from app.monitoring.progress import RunProgress, read_progress
-from app.monitoring.wording import counted, names
+from app.monitoring.wording import names
 from app.storage.run_tree import read_run_tree
 
 #: The outcome of an agent run that completed without a part of its result.

@@ -1,16 +1,18 @@
-"""Dollars, durations, counts and names as parts of sentences."""
+"""Dollars, durations and names as parts of sentences."""
 
 import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+
+from app.domain.money import dollars
 
 #: An element of a list in a path: the last index, such as 20 in ``handled[20]/draft``.
 ELEMENT = re.compile(r"(.*)\[(\d+)\](.*)", re.DOTALL)
 
 
 def money(amount: Decimal) -> str:
-    """Write dollars in a sentence."""
-    return f"${amount:,.6f}".rstrip("0").rstrip(".") if amount else "$0"
+    """Write dollars in a sentence, with at most six decimals."""
+    return dollars(amount, most=6)
 
 
 def seconds_of(seconds: float) -> str:
@@ -20,11 +22,6 @@ def seconds_of(seconds: float) -> str:
     if seconds < 2 * 3600:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """Write a number of things in a sentence: ``1 call``, ``1,200 calls``, ``2 retries``."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def names(all_names: Iterable[str], most: int = 5) -> str:

@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.counts import counted
 from app.domain.for_each import agent_of
 from app.domain.status import WorkflowStatus
 from app.domain.suggestions import did_you_mean, listed
@@ -188,7 +189,7 @@ async def no_such_agent(connection: AsyncConnection, run_id: UUID, agent: str) -
         last = f", from {owner}[0] to {owner}[{counts[owner] - 1}]" if counts[owner] else ""
         return WorkflowError(
             f"run {run_id} has no item {agent!r}: the list of {owner!r} has "
-            f"{counts[owner]} items{last}"
+            f"{counted(counts[owner], 'item')}{last}"
         )
     if owner != agent and owner in counts:
         return WorkflowError(

@@ -146,6 +146,8 @@ class Run(Table):
             "ix_runs_pending", text("priority DESC"), "id", postgresql_where="status = 'pending'"
         ),
         Index("ix_runs_running", "id", postgresql_where="status = 'running'"),
+        # The short ids by which commands name runs.
+        Index("ix_runs_short_id", text('"right"(id::text, 8)')),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

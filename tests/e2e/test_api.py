@@ -219,7 +219,7 @@ def test_a_run_fails_when_a_critical_agent_does(stack: Stack) -> None:
     )
 
     assert run.wait(timeout=WAIT_S) == "failed"
-    assert run.error == "1 critical agents (priority 8 or more) failed"
+    assert run.error == "1 critical agent (priority 8 or more) failed"
 
 
 def test_a_run_that_takes_too_long_is_stopped(stack: Stack) -> None:

@@ -12,9 +12,10 @@ import pytest
 from app import Run, enqueue
 from app.cli.costs import Dimension
 from app.client.process import transaction
+from app.domain.counts import counted
 from app.monitoring.cluster import read_cluster
 from app.monitoring.findings import INCOMPLETE
-from app.monitoring.wording import counted, money
+from app.monitoring.wording import money
 from app.telemetry import metrics
 from tests.support.commands import printed
 from tests.support.names import named_in

@@ -16,7 +16,7 @@ REASON = re.compile(r"over 400 lines because \w+", re.IGNORECASE)
 NAMES_THAT_SAY_NOTHING = {"common", "helpers", "manager", "misc", "util", "utils"}
 WAIT = "wait for a condition with a deadline (tests/support/waiting.py)"
 #: Modules of the command line that print; every other module calls these modules.
-PRINTERS = ("messages.py", "output.py")
+PRINTERS = ("messages.py", "output.py", "styles.py")
 FORBIDDEN_IN_TESTS = {
     r"\btime\.sleep\(": WAIT,
     r"\bfrom time import .*\bsleep\b": WAIT,

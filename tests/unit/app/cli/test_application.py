@@ -13,10 +13,11 @@ import pytest
 import typer
 
 from app.cli.application import COMMANDS, execute, explain
-from app.cli.output import dollars, print_json
+from app.cli.output import print_json
 from app.cli.parameters import read_since
 from app.cli.processes import _split
 from app.cli.run_input import read_input
+from app.domain.money import aligned_dollars
 from app.errors import AgentChordError, ConfigurationError, UnknownRun
 
 ROOT = Path(__file__).parents[4]
@@ -270,6 +271,7 @@ def test_json_keeps_every_digit_of_money_and_times_in_iso(
 
 
 def test_money_has_one_form_with_as_many_places_and_signs_as_asked_for() -> None:
-    assert dollars(Decimal("1234.5")) == "$1,234.500000"
-    assert dollars(Decimal("-0.25"), places=2) == "-$0.25"
-    assert [dollars(Decimal(each), places=1, signed=True) for each in (1, -1)] == ["+$1.0", "-$1.0"]
+    assert aligned_dollars(Decimal("1234.5")) == "$1,234.500000"
+    assert aligned_dollars(Decimal("-0.25"), places=2) == "-$0.25"
+    signed = [aligned_dollars(Decimal(each), places=1, signed=True) for each in (1, -1)]
+    assert signed == ["+$1.0", "-$1.0"]

@@ -20,7 +20,9 @@ from rich.progress import Progress
 from app.cli import costs
 from app.cli.application import explain
 from app.cli.messages import say, tell
-from app.cli.output import PlainConsole, answer, console, print_json, styled, table
+from app.cli.output import PlainConsole, answer, console, print_json
+from app.cli.styles import styled
+from app.cli.tables import Column, Table, table
 from app.costs.reports import CostLine
 from app.domain.agent import Agent
 from app.domain.plain_text import FORMULA_SIGNS, json_shown, shown
@@ -55,10 +57,16 @@ def by_progress(text: str) -> None:
         progress.add_task(text, total=1)
 
 
+def a_table(text: str) -> Table:
+    return table((Column(heading=text),), [(text,)], title=text)
+
+
 PRINTERS: dict[str, Callable[[str], None]] = {
     "say": say,
     "tell": tell,
-    "a table": lambda text: answer({}, table((text,), [(text,)], title=text), json=False),
+    "a table": lambda text: answer(
+        {}, table((Column(heading=text),), [(text,)], title=text), json=False
+    ),
     "a text": lambda text: answer({}, text, json=False),
     "styled text": lambda text: console().print(styled(text), soft_wrap=True),
     "an error": lambda text: say(explain(WorkflowError(text))),

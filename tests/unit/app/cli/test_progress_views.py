@@ -122,11 +122,11 @@ def test_the_picture_has_a_heading_per_level_and_a_line_per_agent() -> None:
 
     lines = [line.rstrip() for line in text.splitlines()]
     assert lines == [
-        f"run {UUID(int=1)} (hiring): running, 2 agents: 1 completed, 1 pending, $0.000500",
+        "run 00000001 (hiring): running, 2 agents: 1 completed, 1 pending, $0.000500",
         "level 1: 1 agent: 1 completed",
-        "  ✓ parser    HR  gpt-4o  1.5 s    $0.000250",
+        "  ✓ parser    HR      gpt-4o  completed      1.5 s  $0.000250",
         "level 2: 1 agent",
-        "  · screener  HR  gpt-4o  pending",
+        "  · screener  HR      gpt-4o  pending",
     ]
 
 
@@ -156,4 +156,6 @@ def test_items_are_counted_and_told_by_tenths() -> None:
         "screen 37/100 (1 failed)",
         "screen 100/100 (2 failed)",
     ]
-    assert "screen 37/100" in drawn(run(replace(waiting, items_ended=37)))
+    assert "▷ screen  HR      gpt-4o  waiting      37/100" in drawn(
+        run(replace(waiting, items_ended=37))
+    )

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.agent import Agent
+from app.domain.counts import counted
 from app.domain.input_validation import validate_input
 from app.domain.prompt import render
 from app.domain.workflow import Workflow
@@ -63,7 +64,7 @@ def test_an_input_is_refused_exactly_if_a_prompt_cannot_be_rendered(
         ((field, message),) = mistakes(checked, {"rows": elements})
         first = next(i for i, element in enumerate(elements) if not renders(element, i))
         lacking = sum(not renders(element, index) for index, element in enumerate(elements))
-        assert f"{lacking} of {len(elements)} elements of input.rows lack" in message
+        assert f"{lacking} of {counted(len(elements), 'element')} of input.rows lack" in message
         assert f"input.rows[{first}]: " in message
         all_lack = lacking == len(elements)
         assert field == ("agents[0].prompt_template" if all_lack else f"input.rows[{first}]")

@@ -44,7 +44,9 @@ def test_lists_that_are_walked_together_give_the_elements_with_the_same_index(
 def test_lists_of_different_lengths_are_refused_with_their_lengths() -> None:
     each = agent(for_each={"mail": "mails", "triage": "kinds"}, prompt_template="{mail}")
 
-    with pytest.raises(MissingInput, match="'mail' has 2, 'triage' has 3 elements: give lists of"):
+    with pytest.raises(
+        MissingInput, match="'mail' has 2 elements, 'triage' has 3 elements: give lists"
+    ):
         items_of(each, {"mails": [1, 2], "kinds": [1, 2, 3]}, agents=(), max_items=9)
     with pytest.raises(WorkflowError, match="agent 'each': for_each walks lists of different"):
         validate_input(workflow(each), {"mails": [1, 2], "kinds": [1, 2, 3]})

@@ -48,4 +48,4 @@ def test_a_run_fails_with_the_first_item_that_its_agent_cannot_do_without() -> N
     reason = failure_reason(counts(decisive_items=1), allow_partial_completion=True)
 
     assert reason is not None
-    assert reason.startswith("1 items failed, and their agents need all items")
+    assert reason.startswith("1 item failed of agents that need all items")

@@ -189,7 +189,7 @@ def test_an_agent_waits_for_money_of_the_budget_that_is_short() -> None:
 
     assert found.reason is Reason.MONEY
     assert "for 5.0 s: its next call may cost up to $0.2" in found.text
-    assert "budget of run has $0.1 free of $1 ($0.4 held by calls under way)" in found.text
+    assert "budget of run has $0.10 free of $1.00 ($0.40 held by calls under way)" in found.text
     assert "HR" not in found.text
 
 
@@ -303,4 +303,4 @@ def test_many_findings_of_a_kind_are_told_in_short() -> None:
 
     assert [each.agents for each in first] == [("b0",), ("b1",)]
     assert len(rest.agents) == 7
-    assert rest.predicate == "wait for its dependencies"
+    assert rest.predicate == "wait for their dependencies"

@@ -60,7 +60,7 @@ def test_an_expensive_agent_is_compared_with_its_usual_and_its_planned_cost() ->
     found = explain_money(run, {"a": Decimal("0.02"), "b": Decimal("0.02")})
 
     assert [each.text for each in found] == [
-        "has spent $0.11 of $1 in 3 calls; most of it: a $0.09 (82%), b $0.02 (18%)",
+        "has spent $0.11 of $1.00 in 3 calls; most of it: a $0.09 (82%), b $0.02 (18%)",
         "paid $0.01 (9% of the run) for calls that failed: ServerFailure",
         "cost 2.8 times the planned $0.04",
         (

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.monitoring.wording import counted, names, seconds_of
+from app.domain.counts import counted
+from app.monitoring.wording import names, seconds_of
 from tests.support.names import spelled_out
 
 ELEMENTS = st.builds(

@@ -47,7 +47,7 @@ MISTAKES = {
     (15, "gpt-5-nan"),
     (17, "did you mean 'category'?"),
     (20, "did you mean 'arguments'?"),
-    (24, "1 of 2 elements of input.mails lack; input.mails[1]: 'item' has no key 'body'"),
+    (24, "1 of 2 elements of input.mails lacks; input.mails[1]: 'item' has no key 'body'"),
 }
 PYTHON = """\
 from app import Agent, Workflow

@@ -1,4 +1,7 @@
-"""Conversations with tools, interrupted in every way: paid calls and tools are not repeated."""
+"""Conversations with tools, interrupted in every way: paid calls and tools are not repeated.
+
+This file is over 400 lines because all tests share one module of tools and one stack.
+"""
 
 import os
 import signal

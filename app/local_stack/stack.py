@@ -10,7 +10,9 @@ from app.domain.plain_text import shown
 from app.domain.policies import RateLimitConfig
 from app.embedded.folders import open_home, private_folder
 from app.local_stack.process_output import Output
+from app.local_stack.reloader import Reloader
 from app.local_stack.supervisor import Program, Supervisor
+from app.tools.sources import user_modules
 
 if TYPE_CHECKING:
     from app.configuration.settings import Settings
@@ -87,6 +89,27 @@ def supervisor(
             say=lambda text: print(shown(f"agentchord: {text}"), file=sys.stderr, flush=True),
         ),
         grace_s=settings.engine.drain_grace_s + WIND_UP_S,
+    )
+
+
+def reloader(
+    settings: "Settings", environment: Mapping[str, str], kept: Supervisor, *, workers: int
+) -> Reloader:
+    """Return the object that restarts the workers of a stack when their Python files change.
+
+    Args:
+        settings: The settings, which the processes read, too.
+        environment: Environment of the processes.
+        kept: The supervisor of the stack.
+        workers: Number of worker processes for the agents' queues.
+    """
+    return Reloader(
+        kept,
+        workers=[f"worker{number}" for number in range(1, workers + 1)],
+        imports=settings.imports,
+        modules=user_modules(settings),
+        environment=environment,
+        output=kept.output,
     )
 
 

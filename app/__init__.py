@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from app.domain.policies import CostConfig, EngineConfig, MonitorConfig, RateLimitConfig
     from app.domain.retry import RetryPolicy, RetryStrategy
     from app.domain.status import AgentStatus, WorkflowStatus
+    from app.domain.tool_context import ToolContext
     from app.domain.workflow import Workflow
     from app.errors import AgentChordError
     from app.failures.handler import FailureHandler
@@ -59,6 +60,7 @@ _MODULES = {
     "Run": "app.client.run",
     "RunEvent": "app.domain.events",
     "TokenBucket": "app.rate_limits.token_bucket",
+    "ToolContext": "app.domain.tool_context",
     "Workflow": "app.domain.workflow",
     "WorkflowStatus": "app.domain.status",
     "enqueue": "app.client.run",
@@ -94,6 +96,7 @@ __all__ = [
     "Run",
     "RunEvent",
     "TokenBucket",
+    "ToolContext",
     "Workflow",
     "WorkflowStatus",
     "enqueue",

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable, Coroutine, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ from app.storage.turns import read_turns
 from app.telemetry.redaction import Redactor
 from app.tools.builtin import builtin_tools
 from app.tools.registry import ToolRegistry
+from app.tools.sources import hashes_of, own_folders, source_files, user_modules
 from workers.agents.attachments import Attachments
 from workers.agents.kinds import KindAgents
 from workers.agents.llm import LLMAgent
@@ -271,6 +273,8 @@ class Composition:
             tools=tools.names(),
             functions=function_names(settings.imports),
             kinds=kinds.names(),
+            host=socket.gethostname(),
+            files=hashes_of(source_files(user_modules(settings), own_folders())),
         )
         return Agents(
             llm=LLMAgent(

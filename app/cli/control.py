@@ -6,6 +6,7 @@ from uuid import UUID
 import typer
 
 from app.cli.cluster import ask, find
+from app.cli.outdated import warn_of_old_code
 from app.cli.output import answer
 from app.cli.parameters import AsJson, RunId
 
@@ -47,6 +48,7 @@ def retry(
     results and all costs stay.
     """
     run_id = find(run)
+    warn_of_old_code(run_id)
     retried = ask(lambda client: client.control.retry_failed(run_id, cost_budget, agent=agent))
     _tell(
         *(run_id, "retried", retried),
@@ -70,6 +72,7 @@ def rerun(
     run takes over the other results of the old run. The old run does not change.
     """
     run_id = find(run)
+    warn_of_old_code(run_id)
     new = ask(lambda client: client.control.rerun(run_id, agent))
     answer({"run_id": new, "rerun_of": run_id, "rerun_from": agent}, str(new), json=json)
 

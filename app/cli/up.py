@@ -16,6 +16,7 @@ from app.cli.preparation import Limit, Preparation
 from app.configuration.settings import Settings, load_settings
 from app.embedded.connected import connected_settings, postgres_place, redis_place
 from app.local_stack import stack
+from app.local_stack.reloader import Reloader
 from app.local_stack.supervisor import Supervisor, inherited_environment
 from app.simulator import run_in_process
 
@@ -32,6 +33,12 @@ def up(
     ] = 16,
     simulator: Annotated[
         bool, typer.Option("--simulator", help="Use simulated providers: no keys, no cost.")
+    ] = False,
+    reload: Annotated[
+        bool,
+        typer.Option(
+            "--reload", help="Restart the workers when the files of their modules change."
+        ),
     ] = False,
     log_files: Annotated[
         bool,
@@ -78,9 +85,10 @@ def up(
             variables["AGENTCHORD_LOGGING__FORMAT"] = "console"
         if metrics_port is not None:
             variables["AGENTCHORD_MONITORING__METRICS_PORT"] = str(metrics_port)
+        environment = inherited_environment(**variables)
         supervisor = stack.supervisor(
             settings,
-            inherited_environment(**variables),
+            environment,
             workers=workers,
             scheduler_threads=scheduler_threads,
             log_folder=settings.home / "log" if log_files else None,
@@ -90,17 +98,25 @@ def up(
         facts = _facts(settings, workers) | {"limits": limits}
         if simulator:
             facts["simulator"] = {key: variables[key] for key in variables if "BASE_URL" in key}
-        asyncio.run(_serve(supervisor, facts, json=json))
+        reloader = stack.reloader(settings, environment, supervisor, workers=workers)
+        asyncio.run(_serve(supervisor, facts, reloader if reload else None, json=json))
 
 
-async def _serve(supervisor: Supervisor, facts: dict[str, Any], *, json: bool) -> None:
+async def _serve(
+    supervisor: Supervisor, facts: dict[str, Any], reloader: Reloader | None, *, json: bool
+) -> None:
     loop = get_running_loop()
     for number in STOPPING_SIGNALS:
         loop.add_signal_handler(number, supervisor.stop)
     async with supervisor:
         if not supervisor.stopping:
             _say_ready(facts | {"pids": supervisor.pids}, json=json)
-        await supervisor.wait()
+        watching = asyncio.create_task(reloader.run()) if reloader else None
+        try:
+            await supervisor.wait()
+        finally:
+            if watching:
+                watching.cancel()
         say("stopping; a second Ctrl-C kills the processes")
 
 

@@ -182,7 +182,10 @@ def _in_list(path: object, field: str) -> Problem | None:
     except WorkflowError as error:
         return field, str(error)
     if source.root in ITEM_NAMES:
-        return field, f"is {path!r}: {source.root!r} is reserved for its elements"
+        return field, (
+            f"is {path!r}: {source.root!r} is reserved for its elements: rename the agent or the "
+            "key of the input"
+        )
     return None
 
 

@@ -8,8 +8,9 @@ from app.domain.agent import Agent
 from app.domain.condition import INPUT
 from app.domain.data_flow import DataFlow, templates
 from app.domain.dependencies import DependencyResolver
-from app.domain.for_each import ITEM_NAMES, element_names, lists_of
+from app.domain.for_each import element_names, lists_of
 from app.domain.mistakes import refuse, refuse_all
+from app.domain.name_clashes import find_clashes
 from app.domain.prompt import Placeholder, placeholders
 from app.errors import WorkflowError
 
@@ -28,9 +29,9 @@ def validate_data_flow(
     """
     index_of = {agent.name: index for index, agent in enumerate(agents)}
     _validate_keys(flow, index_of)
-    _validate_items(agents, flow, index_of)
     references: dict[str, list[Reference]] = {}
     refuse_all(partial(_note_references, agent, flow, index_of, references) for agent in agents)
+    refuse(find_clashes(agents, flow, index_of))
     indirect: dict[str, list[str]] = {}
     for agent in agents:
         known = dict.fromkeys(root for _, root in references[agent.name] if root in index_of)
@@ -140,25 +141,6 @@ def _references(agent: Agent, flow: DataFlow, index_of: dict[str, int]) -> Itera
             yield "condition", root
 
 
-def _validate_items(agents: Sequence[Agent], flow: DataFlow, index_of: dict[str, int]) -> None:
-    """Refuse agents and keys with the names ``item`` or ``index`` if there is a for_each."""
-    lists = [agent.name for agent in agents if agent.for_each is not None]
-    for name in ITEM_NAMES if lists else ():
-        if name in index_of:
-            raise WorkflowError(
-                f"agent {name!r}: {name!r} is reserved for the elements of a for_each "
-                f"(agent {lists[0]!r}): rename the agent",
-                field=f"agents[{index_of[name]}].name",
-            )
-        if name in flow.writers:
-            writer = flow.writers[name][0].agent
-            raise WorkflowError(
-                f"agent {writer!r}: output_mapping writes the key {name!r}, which is reserved for "
-                f"the elements of a for_each (agent {lists[0]!r}): rename the key",
-                field=f"agents[{index_of[writer]}].output_mapping",
-            )
-
-
 def _validate_keys(flow: DataFlow, index_of: dict[str, int]) -> None:
     for key, writers in flow.writers.items():
         writer = writers[0].agent
@@ -185,10 +167,14 @@ def _problem(field: str, name: str, other: str) -> str:
     in_template = field == PROMPT or field.startswith(ATTACHMENTS)
     written = f"{{{other}}}" if in_template else repr(other)
     noun = _noun(field)
+    # A condition reads a key of the input as input.key, so only other fields can mean one.
+    or_rename = (
+        "" if field == "condition" else ", or rename the agent if a key of the input is meant"
+    )
     if name == other:
         remedy = "remove the placeholder" if in_template else "remove it"
-        return f"its {noun} uses {written}, its own output: {remedy}"
+        return f"its {noun} uses {written}, its own output: {remedy}{or_rename}"
     return (
         f"its {noun} uses {written}, the output of an agent that it does not depend on: "
-        f"add {other!r} to its dependencies"
+        f"add {other!r} to its dependencies{or_rename}"
     )

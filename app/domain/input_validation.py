@@ -13,7 +13,7 @@ from app.domain.agent import Agent
 from app.domain.attachments import templates_of, value_problem
 from app.domain.counts import counted
 from app.domain.data_flow_validation import PROMPT, read_from_element, read_from_input
-from app.domain.for_each import ITEM, element_names, element_of, items_of, lists_of
+from app.domain.for_each import INPUT, ITEM, element_names, element_of, items_of, lists_of
 from app.domain.json_values import MAX_VALUES, find_json_problem
 from app.domain.mistakes import Mistake, inside, refuse
 from app.domain.paths import reason_of, written
@@ -99,6 +99,7 @@ class _Check:
                     f"agent {agent.name!r}: {error}", field=f"agents[{index}].for_each"
                 )
                 continue
+            yield from self._in_list(agent, index)
             yield from self._in_condition(agent, index)
             yield from self._in_placeholders(agent, index)
             yield from self._in_attachments(agent, index)
@@ -126,6 +127,17 @@ class _Check:
             paths={name: f"input.{p.root}{written(p.path)}" for name, p in known.items()},
             unknown={*lists, ITEM} - known.keys() if walked is not agent else set(),
         )
+
+    def _in_list(self, agent: Agent, index: int) -> Iterator[Mistake]:
+        """Refuse the path of a list that begins with a name of an agent and of the input."""
+        for path in lists_of(agent, self._names).values():
+            if path.root in self._names and path.root in self._input:
+                yield WorkflowError(
+                    f"agent {agent.name!r}: for_each {path.text.strip('{}')!r} could mean the "
+                    f"agent's output or the input's key of that name: rename the input's key "
+                    f"{path.root!r}",
+                    field=f"agents[{index}].for_each",
+                )
 
     def _in_condition(self, agent: Agent, index: int) -> Iterator[Mistake]:
         """Check the names of an element in the condition of an agent without a for_each.
@@ -177,19 +189,29 @@ class _Check:
                 f"name: rename the input's key {root!r}"
             )
         if root not in self._input:
-            in_prompt = placeholder.text.startswith("{")
-            literal = ", or double the braces to have it as literal text" if in_prompt else ""
-            known = [*self._input, *self._unknown]
-            return (
-                f"placeholder {placeholder.text} has no value: {root!r} is neither a key of the "
-                f"input ({listed(known)}) nor a dependency: give it in the input"
-                f"{literal}{did_you_mean(root, [*known, *self._names])}"
-            )
+            return self._unknown_key(placeholder)
         try:
             look_up(placeholder, self._input, self._parsed)
         except MissingInput as error:
             return str(error)
         return None
+
+    def _unknown_key(self, placeholder: Placeholder) -> str:
+        root, first = placeholder.root, next(iter(placeholder.path), None)
+        if root == INPUT and first in self._input:
+            plain = placeholder.text.replace(f"{INPUT}.", "", 1)
+            return (
+                f"placeholder {placeholder.text} has no value: the keys of the input have no "
+                f"{INPUT!r} before them here: write {plain}"
+            )
+        in_prompt = placeholder.text.startswith("{")
+        literal = ", or double the braces to have it as literal text" if in_prompt else ""
+        known = [*self._input, *self._unknown]
+        return (
+            f"placeholder {placeholder.text} has no value: {root!r} is neither a key of the "
+            f"input ({listed(known)}) nor a dependency: give it in the input"
+            f"{literal}{did_you_mean(root, [*known, *self._names])}"
+        )
 
     def _in_attachments(self, agent: Agent, index: int) -> Iterator[Mistake]:
         """Check the attachments that the input gives; make only the checks that read no file."""
@@ -253,8 +275,9 @@ class _Check:
             values = {**self._input, **known}
             if agent.input_mapping:
                 values, unknown = _mapped(flow.sources(agent), values)
-            given = {key: value for key, value in values.items() if key not in names}
-            mistakes = list(_Check(inner, given, unknown - names - given.keys()).mistakes())
+            # An output hides the key of the input with the same name.
+            given = {k: value for k, value in values.items() if k not in names | unknown}
+            mistakes = list(_Check(inner, given, unknown - names).mistakes())
             if mistakes:
                 yield from inside(mistakes, agent.name, f"agents[{index}].config.workflow")
                 return

@@ -6,6 +6,7 @@ names of its code. A queue is judged only if a live worker of the queue has publ
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import field as field_of
 from typing import Any
 
 from app.domain.agent import Agent
@@ -18,6 +19,7 @@ from app.domain.tool_references import tool_reference
 from app.domain.workflow import Workflow
 from app.errors import WorkflowError
 
+_NAMES = ("queues", "tools", "functions", "kinds")
 #: A field of an agent, and its problem.
 Problem = tuple[str, str]
 
@@ -31,12 +33,16 @@ class Loaded:
         tools: Names of tools, and their ``module:name``.
         functions: ``module:name`` of functions, and names of entry points.
         kinds: Names of the kinds of agents.
+        host: Name of the worker's machine.
+        files: Hash of the content of each Python file of the user, by the file's path.
     """
 
     queues: Sequence[str]
     tools: Sequence[str]
     functions: Sequence[str]
     kinds: Sequence[str]
+    host: str = ""
+    files: Mapping[str, str] = field_of(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the stored form."""
@@ -45,7 +51,8 @@ class Loaded:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Loaded":
         """Return the object with this stored form; keys of newer versions are left out."""
-        return cls(**{name: tuple(stored.get(name, ())) for name in cls.__slots__})
+        names = {name: tuple(stored.get(name, ())) for name in _NAMES}
+        return cls(**names, host=stored.get("host", ""), files=stored.get("files", {}))
 
 
 def find_unloaded(workflow: Workflow, workers: Sequence[Loaded]) -> Iterator[Mistake]:
@@ -86,6 +93,17 @@ def unloaded_by(agent: Agent, workers: Iterable[Loaded]) -> Iterator[Problem]:
             yield "config.function", _problem("function", name, queue, functions)
     elif agent.kind not in (kinds := _all(worker.kinds for worker in ours)):
         yield "kind", _problem("kind", agent.kind, queue, kinds)
+
+
+def queues_with_code(workflow: Workflow) -> set[str]:
+    """Return the queues of the agents that run code of the user, at any depth."""
+    found: set[str] = set()
+    for agent in workflow.agents:
+        if (inner := embedded(agent)) is not None:
+            found |= queues_with_code(inner)
+        elif agent.kind not in (LLM, WORKFLOW) or any(not is_server_tool(t) for t in agent.tools):
+            found.add(agent.provider)
+    return found
 
 
 def _all(names: Iterable[Sequence[str]]) -> dict[str, None]:

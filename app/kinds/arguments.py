@@ -1,7 +1,6 @@
 """Passes each input to the parameter of the same name. Pydantic checks the types of the inputs."""
 
 import inspect
-import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,10 +8,14 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from app.domain.prompt import parsed_text
 from app.domain.suggestions import did_you_mean, listed
+from app.domain.tool_context import ToolContext
 from app.errors import InputRefused, UnknownFunction
 from app.kinds.base import AgentContext
+from app.tools.contexts import is_context, type_hints
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+#: The classes by whose type hints a parameter gets a context and no input.
+CONTEXTS = (AgentContext, ToolContext)
 MAX_PROBLEMS_SHOWN = 5
 
 
@@ -21,12 +24,13 @@ class Arguments:
 
     Args:
         function: The function. A parameter without a type hint takes any JSON value, a parameter of
-            the type ``AgentContext`` gets the context, and ``**others`` gets all remaining inputs.
+            the type ``AgentContext`` or ``ToolContext`` gets this context, and ``**others`` gets
+            all remaining inputs.
         path: ``module:name`` of the function, for messages.
 
     Raises:
-        UnknownFunction: If a parameter cannot be given by name, or if pydantic does not know a type
-            hint.
+        UnknownFunction: If a parameter cannot be given by name, if pydantic does not know a type
+            hint, or if two parameters ask for the same context.
 
     Example:
         Arguments(totals, "shop:totals").bind({"lines": [], "order": 7}, context)  # {"lines": []}
@@ -36,10 +40,10 @@ class Arguments:
         self._path = path
         self._adapters: dict[str, TypeAdapter[Any]] = {}
         self._optional: set[str] = set()
-        self._context: str | None = None
+        self._contexts: dict[type, str] = {}
         self._takes_all = False
         try:
-            hints = typing.get_type_hints(function, include_extras=True)
+            hints = type_hints(function, *CONTEXTS)
             for parameter in inspect.signature(function).parameters.values():
                 self._add(parameter, hints.get(parameter.name, Any))
         except (NameError, TypeError, ValueError, PydanticUserError) as error:
@@ -49,10 +53,16 @@ class Arguments:
             ) from error
 
     def _add(self, parameter: inspect.Parameter, hint: Any) -> None:
+        context = next((each for each in CONTEXTS if is_context(hint, each)), None)
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             self._takes_all = True
-        elif hint is AgentContext:
-            self._context = parameter.name
+        elif context is not None and parameter.kind in _BY_NAME:
+            other = self._contexts.setdefault(context, parameter.name)
+            if other != parameter.name:
+                raise TypeError(
+                    f"its parameters {other!r} and {parameter.name!r} are both a "
+                    f"{context.__name__}: keep one of them"
+                )
         elif parameter.kind in _BY_NAME:
             self._adapters[parameter.name] = TypeAdapter(hint)
             if parameter.default is not parameter.empty:
@@ -67,7 +77,8 @@ class Arguments:
             inputs: JSON values by name; an input without a parameter is left out. A string, such as
                 a model's answer, is parsed if the string does not fit the parameter's type but is
                 valid JSON.
-            context: Value for a parameter of the type ``AgentContext``.
+            context: Value for a parameter of the type ``AgentContext``. The context has the value
+                for a parameter of the type ``ToolContext``.
 
         Raises:
             InputRefused: If an argument is missing, or does not have the parameter's type.
@@ -83,9 +94,8 @@ class Arguments:
                 )
         if self._takes_all:
             given |= {name: value for name, value in inputs.items() if name not in given}
-        if self._context:
-            given[self._context] = context
-        return given
+        values = {AgentContext: context, ToolContext: context.tool_context}
+        return given | {name: values[asked] for asked, name in self._contexts.items()}
 
     def _fitted(self, name: str, adapter: TypeAdapter[Any], value: Any) -> Any:
         try:

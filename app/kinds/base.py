@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from app.domain.json_values import plain_json
+from app.domain.tool_context import ToolContext
 
 #: Settings of agents, as JSON values.
 Config = Mapping[str, Any]
@@ -27,6 +28,7 @@ class AgentContext:
             agent depends. The output of an agent that failed is None.
         timeout_s: Seconds until the attempt is stopped.
         max_output_bytes: Largest size of the output in bytes, as JSON in UTF-8.
+        tool_context: The context for functions that take a ``ToolContext``; None outside a worker.
     """
 
     agent: str
@@ -40,10 +42,15 @@ class AgentContext:
     inputs: Mapping[str, Any]
     timeout_s: float
     max_output_bytes: int
+    tool_context: ToolContext | None = None
 
     @property
     def idempotency_key(self) -> str:
-        """Unique name of this attempt; two requests with the same name are one request."""
+        """Unique name of this attempt; two requests with the same name are one request.
+
+        The next attempt has another name. ``tool_context.idempotency_key`` is the same for all
+        attempts.
+        """
         return f"{self.agent_run_id}-{self.attempt}"
 
 

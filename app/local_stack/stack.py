@@ -12,7 +12,9 @@ from app.domain.policies import RateLimitConfig
 from app.embedded.folders import open_home, private_folder
 from app.local_stack.fork_server import CAN_FORK, ForkServer
 from app.local_stack.process_output import Output
+from app.local_stack.reloader import Reloader
 from app.local_stack.supervisor import Program, Supervisor
+from app.tools.sources import user_modules
 
 if TYPE_CHECKING:
     from app.configuration.settings import Settings
@@ -119,6 +121,27 @@ def fork_server(
     }
     with ForkServer(keyless, sorted(protocols)) as server:
         yield server
+
+
+def reloader(
+    settings: "Settings", environment: Mapping[str, str], kept: Supervisor, *, workers: int
+) -> Reloader:
+    """Return the object that restarts the workers of a stack when their Python files change.
+
+    Args:
+        settings: The settings, which the processes read, too.
+        environment: Environment of the processes.
+        kept: The supervisor of the stack.
+        workers: Number of worker processes for the agents' queues.
+    """
+    return Reloader(
+        kept,
+        workers=[f"worker{number}" for number in range(1, workers + 1)],
+        imports=settings.imports,
+        modules=user_modules(settings),
+        environment=environment,
+        output=kept.output,
+    )
 
 
 def simulated(simulator: "SimulatorProcess", settings: "Settings | None" = None) -> dict[str, str]:

@@ -81,6 +81,7 @@ class Supervisor:
         self._processes: dict[str, Process] = {}
         self._ready = {program.name: asyncio.Event() for program in programs}
         self._ready_s: dict[str, float] = {}  # by the clock of the loop, of the process that runs
+        self._restarted: dict[str, asyncio.Event] = {}  # of processes that restart on request
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -88,6 +89,11 @@ class Supervisor:
     def pids(self) -> dict[str, int]:
         """Process ids of the processes that run now, by name."""
         return {name: process.pid for name, process in self._processes.items()}
+
+    @property
+    def output(self) -> Output:
+        """The object that receives the lines of the processes."""
+        return self._output
 
     @property
     def stopping(self) -> bool:
@@ -140,6 +146,29 @@ class Supervisor:
         for process in self._processes.values():
             process.send_signal(signal.SIGKILL if impolite else signal.SIGTERM)
 
+    async def restart(self, name: str) -> None:
+        """Ask a process to end, and wait until the next process is ready or ``stop`` is called.
+
+        The process finishes its calls first. After the grace period, the process is killed.
+
+        Raises:
+            ProcessFailed: If a process cannot be kept running.
+        """
+        process = self._processes.get(name)
+        if process is None or self.stopping:
+            return  # the next process has the changed code anyhow
+        ready = self._restarted[name] = asyncio.Event()
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), self._grace_s)
+        except TimeoutError:
+            self._output.say(f"{name} did not end within {self._grace_s:g} s: killing")
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await self._until(ready.wait())
+        self._restarted.pop(name, None)
+
     async def _close(self) -> None:
         if not self._stopping.is_set():
             self.stop()
@@ -178,6 +207,8 @@ class Supervisor:
             code = await self._run(program)
             if self._stopping.is_set():
                 return
+            if program.name in self._restarted and program.name in self._ready_s:
+                continue  # the process was asked to end
             # A start has no time limit: on a busy machine even a start that fails takes long.
             ready_s = self._ready_s.get(program.name)
             healthy = ready_s is not None and loop.time() - ready_s >= HEALTHY_AFTER_S
@@ -221,6 +252,8 @@ class Supervisor:
         if await loop.sock_recv(connection, 16):
             self._ready_s[program.name] = loop.time()
             self._ready[program.name].set()
+            if (restarted := self._restarted.get(program.name)) is not None:
+                restarted.set()
 
 
 def _how_it_ended(code: int) -> str:

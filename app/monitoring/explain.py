@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
+from shlex import quote
 from typing import Any
 from uuid import UUID
 
 from app.domain.budgets import budget_label
 from app.domain.counts import counted
 from app.domain.status import WorkflowStatus
-from app.monitoring.explain_waited import LIMITS, awaited
+from app.monitoring.explain_waited import LIMITS, awaited, run_budget
 from app.monitoring.findings import Finding, Reason, grouped
 from app.monitoring.progress import AgentProgress
 from app.monitoring.run_facts import BudgetState, Standing
@@ -110,21 +111,29 @@ def _stands(one: Standing, situation: _Situation) -> Finding:
         return Finding(
             reason=Reason.PAUSED,
             text="waits: the run is paused, and no agent starts until the run is resumed",
-            remedy=f"agentchord resume {history.run.id}",
+            # The run around a paused sub-workflow is paused, too.
+            remedy=f"agentchord resume {history.run.outermost or history.run.id}",
         )
     if place.status is WorkflowStatus.PENDING:
         return _unserved("scheduler", live) or _is_admitted_later(one, situation)
     if one.level > place.level:
         return _comes_later(one, situation)
-    if one.ready_at > history.now:
-        return _was_given_back(one, history)
-    return _unserved(one.provider, live) or Finding(
+    return (
+        _unserved(one.provider, live)
+        or _unserved("scheduler", live)
+        or (_was_given_back(one, history) if one.ready_at > history.now else _is_ready(one))
+    )
+
+
+def _is_ready(one: Standing) -> Finding:
+    return Finding(
         reason=Reason.PLACE,
         text=(
             "is ready but not claimed yet: max_parallel_agents of its workflow are "
             f"running, or the workers of queue {one.provider!r} are busy"
         ),
-        remedy="start more workers, or raise max_parallel_agents",
+        remedy=f"agentchord worker {one.provider} starts one more worker; a higher "
+        "max_parallel_agents holds for the next run",
     )
 
 
@@ -159,6 +168,8 @@ def _comes_later(one: Standing, situation: _Situation) -> Finding:
             text=f"waits for its dependencies: {names(needed)}",
         )
     holding = [name for name, level in beside if level < one.level]
+    if not holding and (lacking := _unserved("scheduler", situation.live)):
+        return lacking
     return Finding(
         reason=Reason.LEVEL,
         text=f"waits for earlier levels: {names(holding)} not done"
@@ -176,7 +187,7 @@ def _was_given_back(one: Standing, history: RunHistory) -> Finding:
             reason=Reason.BACKOFF,
             text=f"waits {left} before its next try (retry {one.retries}){because}",
         )
-    what = awaited(one.waits_for)
+    what = awaited(one.waits_for, history.run)
     if what.reason is Reason.MONEY:
         text = f"waits for {what.text}, and tries again in {left} or as soon as money is free"
     else:
@@ -185,6 +196,9 @@ def _was_given_back(one: Standing, history: RunHistory) -> Finding:
 
 
 def _runs(one: Standing, history: RunHistory, live: Live) -> Finding:
+    if (lacking := _unserved(one.provider, live)) is not None:
+        # The watchdog of any worker takes the agent over when its lease is over.
+        return replace(lacking, text=f"was running on {one.worker}, and {lacking.text}")
     if one.tool is not None:
         return Finding(reason=Reason.TOOL, text=f"runs the tool {one.tool!r}")
     if one.calling_since is not None:
@@ -192,14 +206,14 @@ def _runs(one: Standing, history: RunHistory, live: Live) -> Finding:
         since = _since(one.calling_since, history)
         return Finding(reason=Reason.CALLING, text=f"calls {called}, for {since}")
     if one.money_since is not None:
-        return _waits_for_money(one, _since(one.money_since, history))
+        return _waits_for_money(one, _since(one.money_since, history), history)
     return _limited(one, live) or Finding(
         reason=Reason.WORKING,
         text=f"is running on {one.worker or 'a worker'}, with no call under way at this moment",
     )
 
 
-def _waits_for_money(one: Standing, since: str) -> Finding:
+def _waits_for_money(one: Standing, since: str, history: RunHistory) -> Finding:
     needed = one.money_usd or Decimal(0)
     short = [each for each in one.budgets if room(each) < needed] or list(one.budgets)
     budgets = "; ".join(
@@ -213,8 +227,18 @@ def _waits_for_money(one: Standing, since: str) -> Finding:
             f"waits for money, for {since}: its next call may cost up to {money(needed)}, "
             f"and {budgets or 'its budgets have too little free'}"
         ),
-        remedy="it continues when calls under way cost less than was held; or raise the budget",
+        remedy="it continues when calls under way cost less than was held; a larger budget: "
+        + "; ".join(dict.fromkeys(_raise(each, history) for each in short)),
     )
+
+
+def _raise(budget: BudgetState, history: RunHistory) -> str:
+    """Return the command that raises a budget."""
+    if budget.scope == "run":
+        return run_budget(history.run)
+    subject = f" {quote(budget.subject)}" if budget.subject else ""
+    period = f" --period {budget.period}" if budget.period else ""
+    return f"agentchord budgets set {budget.scope}{subject} --limit USD{period}"
 
 
 def _limited(one: Standing, live: Live) -> Finding | None:

@@ -3,18 +3,26 @@
 The elements of lists and the agents of sub-workflows are explained in the same way as agents.
 """
 
+import re
 from collections import Counter, defaultdict
+from shlex import quote
 
 from app.domain.counts import counted
 from app.domain.status import AgentStatus, WorkflowStatus
-from app.errors import error_named
+from app.errors import BudgetExceeded, error_named
+from app.monitoring.explain_waited import run_budget
 from app.monitoring.findings import Finding, Reason, grouped
 from app.monitoring.run_facts import Attempt, superseded
 from app.monitoring.run_history import RunHistory
 from app.monitoring.whole_run import PARTIAL, Incomplete, cause_of
 from app.monitoring.wording import names
 
-RETRY = "agentchord retry repairs only what failed, was cancelled or is partial"
+#: The name of the limit in an error of the class BudgetExceeded.
+SPENT = re.compile(
+    r"the (?:cost_limit of the agent"
+    r"|budget of (?P<scope>\w+)(?: (?P<subject>.+?))?(?: per (?P<period>\w+))?) is \$"
+)
+REPAIRS = "repairs only what failed, was cancelled or is partial"
 
 
 def explain_outcomes(history: RunHistory) -> tuple[Finding, ...]:
@@ -59,11 +67,12 @@ def _run_ended(history: RunHistory) -> list[Finding]:
 
 def _incomplete(one: Incomplete, history: RunHistory) -> Finding:
     agents = (one.path,)
+    retry = retry_of(history)
     if one.is_failure:
         return _failed(one, history)
     if one.outcome == PARTIAL:
         text = f"completed in part: {cause_of(one)}"
-        return Finding(reason=Reason.PARTIAL, agents=agents, text=text)
+        return Finding(reason=Reason.PARTIAL, agents=agents, text=text, remedy=retry)
     if one.outcome == AgentStatus.SKIPPED:
         text = f"did not run: {one.error or 'its condition was false'}"
         return Finding(reason=Reason.SKIPPED, agents=agents, text=text)
@@ -73,15 +82,26 @@ def _incomplete(one: Incomplete, history: RunHistory) -> Finding:
         reason=Reason.UPSTREAM if upstream else Reason.CANCELLED,
         agents=agents,
         text=f"was cancelled: {error}",
+        remedy=retry,
     )
+
+
+def retry_of(history: RunHistory) -> str:
+    """Return the command that repairs an ended run; an inner run is repaired with its outer run."""
+    run = history.run
+    if not run.status.is_final or run.pruned_at is not None:
+        return ""
+    if run.outermost is None:
+        return f"agentchord retry {run.id} {REPAIRS}"
+    return f"agentchord retry {run.outermost} {REPAIRS}, once that run has ended"
 
 
 def _failed(one: Incomplete, history: RunHistory) -> Finding:
     many = f" after {counted(one.retries, 'retry', 'retries')}" if one.retries else ""
     known = error_named(one.error_class) if one.error_class else None
-    # An inner run is retried only with its outer run, and only if the agent around it failed.
-    is_inside = "/" in one.path or history.run.part_of is not None
-    remedies = (known.advice if known else "", "" if is_inside else RETRY)
+    remedies: tuple[str, ...] = (known.advice if known else "", retry_of(history))
+    if known is BudgetExceeded:
+        remedies = _money_for(cause_of(one), history)
     cause = cause_of(one)
     return Finding(
         reason=Reason.FAILED,
@@ -89,6 +109,21 @@ def _failed(one: Incomplete, history: RunHistory) -> Finding:
         text=f"ended {one.outcome}{many}" + (f": {cause}" if cause else ""),
         remedy="; ".join(filter(None, remedies)) if history.run.status.is_final else "",
     )
+
+
+def _money_for(cause: str, history: RunHistory) -> tuple[str, ...]:
+    """Return what gives money to an agent, by the budget that its error names."""
+    retry, found = retry_of(history), SPENT.search(cause)
+    if found is None:
+        return BudgetExceeded.advice, retry
+    scope, subject, period = found["scope"], found["subject"] or "", found["period"]
+    if scope == "run":
+        return run_budget(history.run), "or lower max_tokens in a new run"
+    if scope is None:
+        return ("give the agent a larger cost_limit, or lower max_tokens, in a new run",)
+    words = ["agentchord budgets set", scope, quote(subject) if subject else "", "--limit USD"]
+    words.append(f"--period {period}" if period else "")
+    return " ".join(filter(None, words)), retry
 
 
 def _tried_again(history: RunHistory) -> list[Finding]:

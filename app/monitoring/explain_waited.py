@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from app.monitoring.findings import Finding, Reason
+from app.monitoring.progress import RunProgress
 from app.monitoring.run_facts import Wait
 from app.monitoring.run_history import RunHistory
 from app.monitoring.wording import seconds_of
 
 #: Shorter waits are not explained.
 NOTABLE_S = 0.5
-RUN_BUDGET = "a larger cost_budget, once the run has ended: agentchord retry RUN --cost-budget"
 LIMITS = "agentchord limits shows it, agentchord limits set changes it"
 
 
@@ -29,14 +29,24 @@ class Awaited:
     remedy: str = ""
 
 
-def awaited(waits_for: str) -> Awaited:
-    """Read a wait of the history, such as ``openai/default requests_per_day``."""
+def run_budget(run: RunProgress) -> str:
+    """Return how the budget of a run is raised; no budget of a run that goes on is raised."""
+    command = f"agentchord retry {run.outermost or run.id} --cost-budget USD"
+    # The limit of the outermost run is not known here if this run is an inner one.
+    least = f", where USD is at least {run.limit_usd:.2f}" if run.outermost is None else ""
+    return f"once the run has ended: {command}{least}"
+
+
+def awaited(waits_for: str, run: RunProgress) -> Awaited:
+    """Read a wait of the history, such as ``openai/default requests_per_day``, of a run."""
     if waits_for.startswith("money"):
         is_the_runs = waits_for.startswith("money of the budget of run ")
         return Awaited(
             reason=Reason.MONEY,
             text=waits_for,
-            remedy=RUN_BUDGET if is_the_runs else "raise the budget: agentchord budgets set",
+            remedy=f"give a larger cost_budget, {run_budget(run)}"
+            if is_the_runs
+            else "raise the budget: agentchord budgets set",
         )
     name, _, what = waits_for.rpartition(" ")
     if what == "circuit":
@@ -70,12 +80,14 @@ def explain_waited(history: RunHistory) -> tuple[Finding, ...]:
         by_name.setdefault(wait.waits_for, []).append(wait)
     longest_first = sorted(by_name.items(), key=lambda item: -_total(item[1]))
     return tuple(
-        _finding(name, waits) for name, waits in longest_first if _total(waits) >= NOTABLE_S
+        _finding(name, waits, history.run)
+        for name, waits in longest_first
+        if _total(waits) >= NOTABLE_S
     )
 
 
-def _finding(name: str, waits: Sequence[Wait]) -> Finding:
-    what, time = awaited(name), seconds_of(_total(waits))
+def _finding(name: str, waits: Sequence[Wait], run: RunProgress) -> Finding:
+    what, time = awaited(name, run), seconds_of(_total(waits))
     if sum(each.count for each in waits) > 1:
         longest_s = max(each.longest_s for each in waits)
         time = f"{time} in all, {seconds_of(longest_s)} at most,"

@@ -18,7 +18,8 @@ from app.errors import UnknownRun
 READ_RUN: TextClause = text("""
     SELECT r.id, w.name AS workflow, w.version, r.status, r.error, r.level, r.level_count,
         b.limit_usd, b.spent_usd, r.created_at, r.started_at, r.finished_at, r.pruned_at, r.key,
-        r.rerun_of, r.rerun_from, r.ancestors[cardinality(r.ancestors)] AS part_of
+        r.rerun_of, r.rerun_from, r.ancestors[cardinality(r.ancestors)] AS part_of,
+        r.ancestors[1] AS outermost
     FROM runs r JOIN workflows w ON w.id = r.workflow_id JOIN budgets b ON b.id = r.id
     WHERE r.id = :run_id
 """)
@@ -149,7 +150,8 @@ class AgentProgress:
 class RunProgress:
     """A run with its agents, ordered by level and then by the agents' order in the workflow.
 
-    For the run of a sub-workflow, ``part_of`` is the outer run.
+    For the run of a sub-workflow, ``part_of`` is the outer run, and ``outermost`` is the run that
+    can be retried.
     """
 
     id: UUID
@@ -169,6 +171,7 @@ class RunProgress:
     rerun_of: UUID | None = None
     rerun_from: str | None = None
     part_of: UUID | None = None
+    outermost: UUID | None = None
     agents: tuple[AgentProgress, ...]
 
     def levels(self) -> list[list[AgentProgress]]:

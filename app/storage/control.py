@@ -60,6 +60,17 @@ LOCK_RUN: TextClause = text("""
     FROM runs r JOIN workflows w ON w.id = r.workflow_id
     WHERE r.id = :id FOR NO KEY UPDATE OF r
 """)
+# A person has raised the budget of the outer run. So the budgets of its inner runs may not stop
+# them before: each run on the way to an agent that had no money left may spend as much.
+RAISE_INNER: TextClause = text("""
+    UPDATE budgets b SET limit_usd = greatest(b.limit_usd, CAST(:limit_usd AS numeric))
+    FROM runs r WHERE r.id = b.id AND :id = ANY(r.ancestors) AND r.finished_at IS NOT NULL
+        AND EXISTS (
+            SELECT FROM agent_runs a JOIN runs below ON below.id = a.run_id
+            WHERE a.status = 'budget_exceeded' AND :id = ANY(below.ancestors)
+                AND r.id = ANY(below.ancestors || below.id)
+        )
+""")
 READ_STATUS: TextClause = text("SELECT status FROM runs WHERE id = :id")
 READ_LIMIT: TextClause = text("SELECT limit_usd FROM budgets WHERE id = :id")
 NAMES_OF_RUN: TextClause = text("""
@@ -122,7 +133,8 @@ async def retry_failed(
         connection: Inside a transaction.
         run_id: The run.
         agent: The only agent, or item such as ``handled[20]``, to repair; None repairs all.
-        cost_budget: A higher limit for the run, in dollars; None leaves the limit as it is.
+        cost_budget: A higher limit for the run, in dollars; None leaves the limit as it is. Runs of
+            sub-workflows that had no money left get this limit, too.
         part_of_retry: Whether the retry of the outer run causes this retry of a sub-workflow's run.
 
     Returns:
@@ -144,6 +156,7 @@ async def retry_failed(
         return False
     refuse_pruned(run)
     limit_usd: Decimal = (await connection.execute(READ_LIMIT, {"id": run_id})).scalar_one()
+    raised = cost_budget is not None
     if cost_budget is None:
         cost_budget = limit_usd
     if cost_budget < limit_usd:
@@ -160,6 +173,8 @@ async def retry_failed(
             return False
         owner = agent_of(agent)
         target = Target(owner=owner, item="" if owner == agent else agent)
+    if raised:
+        await connection.execute(RAISE_INNER, {"id": run_id, "limit_usd": str(cost_budget)})
     return await reopen_broken(connection, run_id, limit_usd=cost_budget, target=target)
 
 

@@ -1,9 +1,9 @@
 """Makes a tool's description and JSON Schema from a function's signature and docstring."""
 
+import contextlib
 import inspect
 import re
-import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, create_model
@@ -11,7 +11,9 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError
 
 from app.domain.json_values import find_json_problem
+from app.domain.tool_context import ToolContext
 from app.errors import WorkflowError
+from app.tools.contexts import is_context, type_hints
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 # Fields have a prefix, so that an argument may be called schema, json or _private.
@@ -38,10 +40,10 @@ class _Schema(GenerateJsonSchema):
 
 
 def check_signature(function: Callable[..., Any], name: str) -> None:
-    """Refuse parameters that no JSON object can fill.
+    """Refuse parameters that no JSON object can fill, and a second ToolContext.
 
     Raises:
-        WorkflowError: If no JSON object can fill a parameter; the message names the parameter.
+        WorkflowError: If a parameter is refused; the message names the parameter.
     """
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind not in _BY_NAME:
@@ -54,21 +56,33 @@ def check_signature(function: Callable[..., Any], name: str) -> None:
                 f"tool {name!r}: parameter {parameter.name!r} has no type hint: "
                 "add one, because models need the types"
             )
+    # A hint may name a class that the module defines later, so ``arguments_model`` looks again.
+    with contextlib.suppress(NameError, TypeError):
+        _context_in(type_hints(function, ToolContext), name)
+
+
+def context_parameter(function: Callable[..., Any], name: str) -> str | None:
+    """Return the name of the parameter that gets the ToolContext, or None.
+
+    Raises:
+        WorkflowError: If a type hint is wrong, or if two parameters ask for the context.
+    """
+    return _context_in(_hints_of(function, name), name)
 
 
 def arguments_model(function: Callable[..., Any], name: str) -> type[BaseModel]:
-    """Make a model that validates the arguments of a function.
+    """Make a model that validates the arguments of a function; a ToolContext is no argument.
 
     Raises:
         WorkflowError: If a type hint is wrong, or if the type has no JSON form.
     """
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError) as error:
-        raise WorkflowError(f"tool {name!r}: a type hint is wrong: {error}") from error
+    hints = _hints_of(function, name)
+    context = _context_in(hints, name)
     descriptions = described(inspect.getdoc(function) or "")[1]
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(function).parameters.values():
+        if parameter.name == context:
+            continue
         default = ... if parameter.default is parameter.empty else parameter.default
         field = Field(default, alias=parameter.name)
         if description := descriptions.get(parameter.name):
@@ -76,7 +90,7 @@ def arguments_model(function: Callable[..., Any], name: str) -> type[BaseModel]:
         fields[_PREFIX + parameter.name] = (hints[parameter.name], field)
     try:
         return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
-    except PydanticUserError as error:
+    except (PydanticUserError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise WorkflowError(f"tool {name!r}: its arguments have no schema: {reason}") from error
 
@@ -115,6 +129,27 @@ def described(docstring: str) -> tuple[str, dict[str, str]]:
     description = "\n".join(sections[0][1]).strip()
     lines = [line for title, part in sections if title in _ARGUMENTS for line in part]
     return description, _argument_texts([line for line in lines if line.strip()])
+
+
+def _hints_of(function: Callable[..., Any], name: str) -> dict[str, Any]:
+    try:
+        return type_hints(function, ToolContext)
+    except (NameError, TypeError) as error:
+        raise WorkflowError(f"tool {name!r}: a type hint is wrong: {error}") from error
+
+
+def _context_in(hints: Mapping[str, Any], name: str) -> str | None:
+    asking = [
+        parameter
+        for parameter, hint in hints.items()
+        if parameter != "return" and is_context(hint, ToolContext)
+    ]
+    if len(asking) > 1:
+        raise WorkflowError(
+            f"tool {name!r}: its parameters {' and '.join(map(repr, asking))} are both a "
+            "ToolContext: keep one of them"
+        )
+    return asking[0] if asking else None
 
 
 def _argument_texts(lines: list[str]) -> dict[str, str]:

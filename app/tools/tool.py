@@ -21,10 +21,12 @@ from app.domain.bounds import YEAR_S, Bounds, find_problem
 from app.domain.json_text import read_json, write_json
 from app.domain.json_values import is_plain
 from app.domain.suggestions import shortened
+from app.domain.tool_context import ToolContext
 from app.errors import InvalidJson, ToolError, WorkflowError
 from app.tools.schema import (
     arguments_model,
     check_signature,
+    context_parameter,
     described,
     given_arguments,
     json_schema,
@@ -160,14 +162,29 @@ class Tool:
             "parameters": self.parameters,
         }
 
+    @functools.cached_property
+    def context_parameter(self) -> str | None:
+        """Name of the parameter that gets the ``ToolContext``, or None.
+
+        Raises:
+            WorkflowError: If a type hint is wrong, or if two parameters ask for the context.
+        """
+        return context_parameter(self.function, self.name)
+
     async def call(
-        self, arguments: str, *, max_output_bytes: int = DEFAULT_OUTPUT_BYTES
+        self,
+        arguments: str,
+        *,
+        max_output_bytes: int = DEFAULT_OUTPUT_BYTES,
+        context: ToolContext | None = None,
     ) -> ToolOutput:
         """Run the function for a model.
 
         Args:
             arguments: The model's JSON text, unchanged.
             max_output_bytes: Largest result of a tool that sets no limit of its own.
+            context: The value of a parameter of the type ``ToolContext``. Without a context, this
+                parameter keeps its default.
 
         Returns:
             The result as a string (JSON, unless the result is a string already), or the error.
@@ -176,6 +193,8 @@ class Tool:
             ToolError: If the function raised a ToolError, because no other arguments would help.
         """
         limit = self.max_output_bytes or max_output_bytes
+        asked = self.context_parameter
+        own = {} if asked is None or context is None else {asked: context}
         try:
             self._arguments  # noqa: B018  the first access takes longer than the reading
             # The types of the parameters may have validators of their own.
@@ -188,11 +207,11 @@ class Tool:
         if isinstance(given, str):
             return ToolOutput(f"{self.name} was not run: {given}", is_error=True)
         for failed in range(self.retries):
-            output = await self._try(given, limit)
+            output = await self._try(given | own, limit)
             if not output.is_error:
                 return output
             await asyncio.sleep(RETRY_DELAY_S * 2**failed)
-        return await self._try(given, limit)
+        return await self._try(given | own, limit)
 
     @functools.cached_property
     def _arguments(self) -> type[BaseModel]:
@@ -274,7 +293,8 @@ def tool(
     """Turn a function into a tool: ``@tool``, or ``@tool(timeout_s=5)``.
 
     The type hints become the JSON Schema of the arguments. The docstring becomes the description of
-    the tool, and its Google-style section ``Args:`` describes the arguments.
+    the tool, and its Google-style section ``Args:`` describes the arguments. A parameter of the
+    type ``ToolContext`` is no argument: it gets the context of the call.
 
     Args:
         function: The function, if ``@tool`` has no parentheses.

@@ -85,6 +85,15 @@ def test_what_a_function_raises_is_retried_as_the_policy_says() -> None:
 
 
 @pytest.mark.usefixtures("stack")
+def test_all_attempts_of_a_function_have_the_same_key(tmp_path: Path) -> None:
+    mark = str(tmp_path / "keys")
+    run = ended(function("a", "fail_twice_with_a_key", arguments={"mark": mark}))
+
+    keys = Path(mark).read_text(encoding="utf-8").split()
+    assert keys == [run.outputs["a"]] * 3
+
+
+@pytest.mark.usefixtures("stack")
 def test_each_failure_of_a_function_says_what_it_is() -> None:
     run = ended(
         function("refused", "refuse"),

@@ -1,4 +1,7 @@
-"""Conversations with tools, interrupted in every way: paid calls and tools are not repeated."""
+"""Conversations with tools, interrupted in every way: paid calls and tools are not repeated.
+
+This file is over 400 lines because all tests share one module of tools and one stack.
+"""
 
 import os
 import signal
@@ -27,7 +30,7 @@ import asyncio
 import threading
 from pathlib import Path
 
-from app import tool
+from app import ToolContext, tool
 
 FOLDER = Path(__file__).parent
 
@@ -63,6 +66,15 @@ def look() -> str:
     note("look")
     wait()
     return "looked"
+
+
+@tool(idempotent=True)
+def transfer(context: ToolContext) -> str:
+    "May be repeated, because the bank knows the key."
+    note(f"key {context.idempotency_key} {context.agent} {context.tenant} {context.call_id}")
+    note(f"attempt {context.attempt}")
+    wait()
+    return "transferred"
 
 
 @tool
@@ -217,6 +229,47 @@ def test_a_worker_killed_in_a_tool_loop_repeats_no_finished_tool_and_pays_no_tur
     }
     told = " ".join(str(event.data) for event in run.events())
     assert "was here" not in told
+
+
+def test_the_key_of_a_repeated_tool_call_outlives_its_worker(stack: Stack, crew: Crew) -> None:
+    crew.work()
+    one = Agent(
+        name="payer",
+        prompt_template="Use transfer.",
+        llm_config={"model": "gpt-4o-mini"},
+        tools=["transfer"],
+    )
+    run = enqueue(Workflow(name="payments", agents=[one]), tenant="acme")
+    reached(stack, run, transfer="running")
+
+    kill_owner(stack)
+    crew.leave()
+    crew.work()
+    wait_until(lambda: used(stack)["attempt 2"] == 1, timeout_s=20, what="the second attempt")
+    (stack.folder / "go").touch()
+    assert run.wait(timeout=30) is WorkflowStatus.COMPLETED
+
+    noted = used(stack)
+    ((line, times),) = [(line, n) for line, n in noted.items() if line.startswith("key")]
+    assert times == 2, noted
+    (call,) = tool_calls(stack, run).values()
+    assert line.split()[2:] == ["payer", "acme", call["call_id"]]
+    assert (noted["attempt 1"], noted["attempt 2"]) == (1, 1)
+
+
+def test_a_retry_keeps_the_key_and_a_rerun_has_another(stack: Stack, crew: Crew) -> None:
+    crew.work()
+    (stack.folder / "go").touch()
+    run = start("[[sim:tool_turns=2]] Use transfer.", "transfer", max_turns=2)
+    assert run.wait(timeout=30) is WorkflowStatus.FAILED
+    run.retry_failed()
+    assert run.wait(timeout=30) is WorkflowStatus.FAILED
+    of_the_run = {line.split()[1] for line in used(stack) if line.startswith("key")}
+    again = run.rerun("agent")
+    assert again.wait(timeout=30) is WorkflowStatus.FAILED
+
+    all_keys = {line.split()[1] for line in used(stack) if line.startswith("key")}
+    assert (len(of_the_run), len(all_keys)) == (1, 2)
 
 
 def test_a_worker_told_to_end_hands_the_conversation_over(stack: Stack, crew: Crew) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from ipaddress import ip_network
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from app import ToolContext
 from app.configuration.sections import HttpTools
 from app.errors import AddressRefused
 from app.outbound.fetching import Fetcher, WebRequest
@@ -29,6 +31,9 @@ which is a wood that many people like because it lasts for very long.</p></artic
 
 # Python's codec takes the part after the last hyphen for numbers, and inserts a character for each.
 PUNYCODE = f"{PAGE}-{'a' * 400_000}"
+
+
+OWN_KEY = {"idempotency-key": "mine"}
 
 
 class Server:
@@ -118,6 +123,22 @@ async def test_a_request_brings_status_headers_and_body(server: Server, sandbox:
     assert answer["body"] == '{"body": "hello"}'
     assert answer["headers"] == {"content-type": "application/json; charset=utf-8"}
     assert server.seen[0].headers["X-Key"] == "k"
+
+
+async def test_a_request_that_changes_something_says_the_key_of_its_call(
+    server: Server, sandbox: Sandbox
+) -> None:
+    request, _ = web_tools(rules(methods=("GET", "POST")), sandbox)
+    context = ToolContext(run_id="r", workflow="w", agent="a", attempt=1, idempotency_key="k1")
+    for given in ({"method": "POST"}, {"method": "GET"}, {"method": "POST", "headers": OWN_KEY}):
+        text = json.dumps({"url": f"{server.url}/json", **given})
+
+        output = await request.call(text, context=context)
+
+        assert not output.is_error, output.text
+    assert "context" not in request.parameters["properties"]
+    keys = [seen.headers.getall("Idempotency-Key", []) for seen in server.seen]
+    assert keys == [["k1"], [], ["mine"]]
 
 
 async def test_methods_and_headers_that_are_not_allowed_are_refused(server: Server) -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from app import ToolContext
 from app.errors import AgentError
 from app.kinds.base import AgentContext
 
@@ -20,6 +21,20 @@ def where(context: AgentContext) -> dict[str, Any]:
         "key": context.idempotency_key,
         "agent": context.agent,
     }
+
+
+def fail_twice_with_a_key(context: ToolContext | None, attempt: AgentContext, mark: str) -> str:
+    """Note the key of each attempt in a file, and fail in the first two attempts."""
+    assert context is not None
+    with Path(mark).open("a", encoding="utf-8") as file:
+        file.write(f"{context.idempotency_key}\n")
+    if attempt.attempt <= 2:
+        raise OSError("the bank is away")
+    return context.idempotency_key
+
+
+def two_contexts(one: ToolContext, other: ToolContext) -> None:
+    """Ask twice for the same context."""
 
 
 async def where_async() -> str:

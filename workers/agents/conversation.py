@@ -84,6 +84,7 @@ class Conversation:
         turns: Number of answers so far that asked for tools or that the provider paused.
         open_turn: The turn whose tool calls are not all answered; None if all tool calls are
             answered.
+        closed: The earlier turns, in order.
         option: Index of the model that answers: 0 is the agent's own model, and 1 is the agent's
             first fallback. The conversation stays with the model that answers.
     """
@@ -93,6 +94,7 @@ class Conversation:
         self.turns = 0
         self.option = 0
         self.open_turn: OpenTurn | None = None
+        self.closed: list[OpenTurn] = []
         for turn in stored:
             self._take_up(turn)
 
@@ -137,6 +139,7 @@ class Conversation:
                     "is_error": is_error,
                 }
             )
+        self.closed.append(turn)
         self.open_turn = None
 
     def _take_up(self, stored: StoredTurn) -> None:

@@ -11,6 +11,7 @@ from app.kinds.base import AgentContext
 from app.kinds.functions import raise_as_agent_error
 from app.kinds.outputs import json_output
 from app.kinds.registry import KindRegistry
+from workers.agents.tool_contexts import function_context
 from workers.inflight import Phase
 from workers.jobs import Job
 
@@ -60,6 +61,7 @@ class KindAgents:
             inputs=inputs,
             timeout_s=agent.timeout,
             max_output_bytes=self._max_output_bytes,
+            tool_context=function_context(job),
         )
         job.lease.enter(Phase.CALLING)
         try:

@@ -7,22 +7,26 @@ tool is idempotent.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.errors import AgentTimeout, ToolError
-from app.llm.base import ToolCall
 from app.sandbox.turns import current_turn
 from app.storage.group_commit import persist
 from app.storage.turns import ToolCallRecord, ToolState, why_not
 from app.tools.tool import Tool, ToolOutput
 from workers.agents.conversation import Conversation, OpenTurn
+from workers.agents.tool_contexts import tool_context
 from workers.inflight import LeaseGone, Phase, StopReason
 from workers.jobs import Job
 from workers.texts import storable
 
 Running = dict[asyncio.Task[ToolOutput], int]
+#: Runs one tool call.
+Use = Callable[[], Coroutine[Any, Any, ToolOutput]]
 
 
 class ToolTurns:
@@ -65,7 +69,9 @@ class ToolTurns:
         if places or turn.record:
             await self._store(job, turn, places)
         if places:
-            await self._run(job, turn, places, tools)
+            turns = [*conversation.closed, turn]
+            calls = {place: partial(self._use, job, tools, turns, place) for place in places}
+            await self._run(job, turn, calls)
         conversation.close()
 
     async def _store(self, job: Job, turn: OpenTurn, places: Sequence[int]) -> None:
@@ -83,17 +89,12 @@ class ToolTurns:
         if not may_run:
             raise await self._stopped(job)
 
-    async def _run(
-        self, job: Job, turn: OpenTurn, places: Sequence[int], tools: Mapping[str, Tool]
-    ) -> None:
+    async def _run(self, job: Job, turn: OpenTurn, calls: Mapping[int, Use]) -> None:
         """Run tools concurrently, and write each end; note the end of a stopped tool as unknown."""
         job.lease.enter(Phase.CALLING)
         loop = asyncio.get_running_loop()
         started_at_s = loop.time()
-        running = {
-            loop.create_task(self._use(job, tools, turn.tool_calls[place])): place
-            for place in places
-        }
+        running = {loop.create_task(use()): place for place, use in calls.items()}
         # If this coroutine is stopped, the unwritten ends go into the attempt's last record.
         unwritten = {place: turn.tool_call(place, ToolState.UNKNOWN) for place in running.values()}
         try:
@@ -120,7 +121,10 @@ class ToolTurns:
                 task.cancel()
             job.settling.note_tools(list(unwritten.values()))
 
-    async def _use(self, job: Job, tools: Mapping[str, Tool], tool_call: ToolCall) -> ToolOutput:
+    async def _use(
+        self, job: Job, tools: Mapping[str, Tool], turns: Sequence[OpenTurn], place: int
+    ) -> ToolOutput:
+        tool_call = turns[-1].tool_calls[place]
         tool = tools.get(tool_call.name)
         if tool is None:
             known = ", ".join(tools) or "none"
@@ -128,7 +132,11 @@ class ToolTurns:
                 f"there is no tool {tool_call.name!r}; there are: {known}", is_error=True
             )
         current_turn.set(job.run.turn)
-        output = await tool.call(tool_call.arguments, max_output_bytes=self._max_output_bytes)
+        output = await tool.call(
+            tool_call.arguments,
+            max_output_bytes=self._max_output_bytes,
+            context=tool_context(job, turns, place) if tool.context_parameter else None,
+        )
         return output._replace(text=storable(output.text))
 
     async def _stopped(self, job: Job) -> LeaseGone:

@@ -8,6 +8,7 @@ from yarl import URL
 from app.concurrency.user_code import run_in_thread
 from app.configuration.sections import HttpTools
 from app.domain.suggestions import shortened
+from app.domain.tool_context import ToolContext
 from app.errors import ToolError
 from app.outbound.fetching import Fetcher, WebAnswer, WebRequest
 from app.sandbox.processes import Sandbox, SandboxLimit
@@ -21,6 +22,8 @@ MAX_PAGE_CHARS = 1_000_000
 PAGES = "pages of the web"
 #: A repeated request with one of these methods changes nothing.
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
+#: The header by which a server knows a repeated request.
+KEY_HEADER = "Idempotency-Key"
 SHOWN_HEADERS = ("content-type", "etag", "last-modified", "link", "location", "retry-after")
 HTML = ("text/html", "application/xhtml+xml", "")
 TEXTS = ("application/json", "application/xml", "application/javascript", "application/yaml")
@@ -55,6 +58,8 @@ class WebTools:
         method: str = "GET",
         headers: dict[str, str] | None = None,
         body: str | None = None,
+        *,
+        context: ToolContext | None = None,
     ) -> HttpAnswer:
         """Make an HTTP request to a public address and get status, headers and body.
 
@@ -63,8 +68,13 @@ class WebTools:
             method: HTTP method, such as GET; the operator chooses the allowed methods.
             headers: Further headers by name.
             body: Text to send.
+            context: The call, whose key goes to the server if the request changes something.
         """
-        request = WebRequest(url=url, method=method.upper(), headers=headers or {}, body=body)
+        method, sent = method.upper(), dict(headers or {})
+        named = any(name.lower() == KEY_HEADER.lower() for name in sent)
+        if context is not None and method not in SAFE_METHODS and not named:
+            sent[KEY_HEADER] = context.idempotency_key
+        request = WebRequest(url=url, method=method, headers=sent, body=body)
         answer = await self._fetcher.fetch(request)
         return {
             "status": answer.status,

@@ -206,7 +206,7 @@ def test_a_prompt_that_uses_an_agent_it_does_not_depend_on_is_refused() -> None:
 
     assert str(error) == (
         "agent 'c': its prompt uses {a}, the output of an agent that it does not depend on: "
-        "add 'a' to its dependencies"
+        "add 'a' to its dependencies, or rename the agent if a key of the input is meant"
     )
     assert error.field == "agents[2].prompt_template"
 

@@ -284,6 +284,11 @@ async def test_a_function_may_take_all_inputs_and_its_context() -> None:
     assert (told["key"], told["attempt"]) == ("ar-2", 2)
 
 
+async def test_two_parameters_for_the_same_context_are_refused() -> None:
+    with pytest.raises(UnknownFunction, match="'one' and 'other' are both a ToolContext"):
+        await call("tests.support.agent_functions:two_contexts")
+
+
 async def test_a_sync_function_runs_in_a_thread_and_an_async_one_on_the_loop_of_user_code() -> None:
     sync = await call("tests.support.agent_functions:where")
 

@@ -66,6 +66,21 @@ def test_no_worker_serves_its_queue(status: WorkflowStatus) -> None:
     assert found.text == f"waits for a worker, because no worker serves queue {queue!r}"
 
 
+def test_a_running_agent_whose_queue_no_worker_serves_has_lost_its_worker() -> None:
+    found = why(standing("a", status="running", worker="w7"), Live(unserved=frozenset({"openai"})))
+
+    assert found.reason is Reason.NO_WORKER
+    assert found.text.startswith("was running on w7, and waits for a worker")
+    assert found.remedy == "agentchord up, or agentchord worker openai"
+
+
+def test_a_ready_agent_without_a_scheduler_does_not_blame_the_workers() -> None:
+    found = why(standing("a"), Live(unserved=frozenset({"scheduler"})))
+
+    assert found.reason is Reason.NO_WORKER
+    assert found.remedy == "agentchord up, or agentchord worker scheduler"
+
+
 def test_an_agent_waits_for_what_it_depends_on() -> None:
     run = history(
         agent("done"),

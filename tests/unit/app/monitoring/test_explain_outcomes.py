@@ -6,9 +6,11 @@ import pytest
 
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.errors import AuthenticationFailed
-from app.monitoring.explain_outcomes import explain_outcomes
+from app.monitoring.explain_outcomes import REPAIRS, explain_outcomes
 from app.monitoring.findings import Reason
+from app.monitoring.whole_run import PARTIAL
 from tests.support.histories import (
+    RUN_ID,
     agent,
     attempt,
     event,
@@ -25,7 +27,7 @@ def test_a_failure_is_told_with_its_error_and_its_retries() -> None:
 
     assert found.reason is Reason.FAILED
     assert found.text == "ended failed after 2 retries: NotFound: no such model"
-    assert found.remedy == "agentchord retry repairs only what failed, was cancelled or is partial"
+    assert found.remedy == f"agentchord retry {RUN_ID} {REPAIRS}"
 
 
 def test_elements_and_inner_agents_without_a_whole_result_are_all_named() -> None:
@@ -61,10 +63,7 @@ def test_a_failure_of_a_known_class_comes_with_its_advice() -> None:
 
     (found,) = explain_outcomes(history(broken, attempts=(last,)))
 
-    assert found.remedy == (
-        f"{AuthenticationFailed.advice}; "
-        "agentchord retry repairs only what failed, was cancelled or is partial"
-    )
+    assert found.remedy == (f"{AuthenticationFailed.advice}; agentchord retry {RUN_ID} {REPAIRS}")
 
 
 def test_what_did_not_run_says_why() -> None:
@@ -119,15 +118,15 @@ def test_retries_recoveries_and_fallbacks_are_told() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("path", "part_of", "is_retried"),
-    [("a", None, True), ("a[1]", None, True), ("a/b", None, False), ("b", UUID(int=9), False)],
-)
-def test_a_retry_is_proposed_only_where_the_run_itself_is_retried(
-    path: str, part_of: UUID | None, is_retried: bool
-) -> None:
-    failed = incomplete(path, "failed", "no", "BadRequest")
+@pytest.mark.parametrize("path", ["a", "a[1]", "a/b", "a[1]/b[2]/c"])
+@pytest.mark.parametrize("outcome", ["failed", "completed_in_part", "cancelled"])
+def test_a_retry_of_the_outermost_run_is_proposed(path: str, outcome: str) -> None:
+    outcome = PARTIAL if outcome == "completed_in_part" else outcome
+    broken = incomplete(path, outcome, "no", "BadRequest")
+    inner = {"part_of": UUID(int=8), "outermost": UUID(int=9)}
 
-    (found,) = explain_outcomes(history(agent("a"), incomplete=(failed,), run={"part_of": part_of}))
+    (own,) = explain_outcomes(history(agent("a"), incomplete=(broken,)))
+    (of_inner,) = explain_outcomes(history(agent("a"), incomplete=(broken,), run=inner))
 
-    assert ("agentchord retry" in found.remedy) == is_retried
+    assert f"agentchord retry {RUN_ID} {REPAIRS}" in own.remedy
+    assert f"agentchord retry {UUID(int=9)} {REPAIRS}, once that run has ended" in of_inner.remedy

@@ -41,7 +41,8 @@ def test_the_budget_of_a_run_is_raised_otherwise_than_a_standing_one() -> None:
         ]
     ]
 
-    assert "agentchord retry RUN --cost-budget" in remedies[0]
+    assert "once the run has ended: agentchord retry " in remedies[0]
+    assert remedies[0].endswith(" --cost-budget USD, where USD is at least 1.00")
     assert "agentchord budgets set" in remedies[1]
 
 

@@ -1,7 +1,6 @@
 """Forty customer mails: sort each one, draft a reply, prepare large refunds, sum up the day."""
 
 import json
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel
@@ -20,8 +19,7 @@ class Triage(BaseModel):
 triage = Agent(
     name="triage",
     for_each="input.mails",
-    prompt_template="Sort this mail. refund_usd is what the customer wants back in dollars, or 0."
-    "\n\n{item.text}",
+    prompt_template="Sort this mail. refund_usd is the amount wanted back, or 0.\n\n{item.text}",
     llm_config=MODEL,
     output_schema=Triage,
 )
@@ -45,16 +43,14 @@ refund = Agent(
 manager = Agent(
     name="manager",
     dependencies=["triage", "reply", "refund"],
-    prompt_template="Sum up today's mails for the head of support. Sorted: {triage}\n\n"
-    "Refunds: {refund}",
+    prompt_template="Sum up today's mails for our boss. Sorted: {triage}\n\nRefunds: {refund}",
     llm_config=MODEL,
 )
 workflow = Workflow(name="mails", agents=[triage, reply, refund, manager], cost_budget=0.05)
 
 if __name__ == "__main__":
-    inbox = json.loads(Path(__file__).with_name("mails.json").read_text())
-    run = enqueue(workflow, inbox)
-    print(f"{run.id}: {run.wait(timeout=300)}, ${run.cost}")
-    for mail, found in zip(inbox["mails"], run.result("triage"), strict=True):
-        print(f"{mail['from']:20} {found.category:10} {found.refund_usd:8.2f}")
+    with open("mails.json") as file:
+        run = enqueue(workflow, json.load(file))
+    print(f"{run.wait(timeout=300)} for ${run.cost:.4f}")
+    print([order for order in run.result("refund") if order])
     print(run.result("manager"))

@@ -1,11 +1,11 @@
-"""The tool of the mail workflow; workers load this module."""
+"""The tool of the mail workflow. Workers load this module."""
 
 import json
-from pathlib import Path
 
 from app import tool
 
-ORDERS = json.loads(Path(__file__).with_name("orders.json").read_text())
+with open("orders.json") as file:
+    ORDERS = json.load(file)
 
 
 @tool(idempotent=True)

@@ -391,7 +391,7 @@ def schema_of(output_schema: Any) -> Any:
 
 def _without_titles(schema: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Leave out the titles that repeat the name of a model or the names of its fields."""
-    kept = _untitled(schema, name)
+    kept: dict[str, Any] = _untitled(schema, name)
     if fields := kept.get("properties"):
         kept["properties"] = {
             field: _untitled(part, field.title().replace("_", " ").strip())

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from app.conditions.program import bound, compiled, verdict
+from app.conditions.program import bound, compiled, nulls_of, verdict
 from app.domain.condition import Condition
 from app.domain.json_values import is_small
 from app.domain.suggestions import shortened
@@ -81,7 +81,8 @@ class ConditionEvaluator:
             raise ConditionFailed(
                 f"condition {shortened(condition.text)} cannot be evaluated: {error}"
             ) from error
-        return verdict(condition.text, answer.type().name(), answer.value())
+        nulls = nulls_of(condition, data)
+        return verdict(condition.text, answer.type().name(), answer.value(), nulls=nulls)
 
     async def _apart(self, condition: Condition, data: Mapping[str, Any], turn: Turn) -> bool:
         task = {"text": condition.text, "variables": data}
@@ -92,4 +93,4 @@ class ConditionEvaluator:
                 f"condition {shortened(condition.text)} {error}: simplify the condition, or map "
                 "the part that it needs into the context"
             ) from error
-        return verdict(condition.text, kind, value)
+        return verdict(condition.text, kind, value, nulls=nulls_of(condition, data))

@@ -1,7 +1,7 @@
 """Compiles conditions. An error message names the position of the mistake."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -71,13 +71,19 @@ def bound(
     return found
 
 
-def verdict(text: str, kind: str, value: Any) -> bool:
+def nulls_of(condition: Condition, data: Mapping[str, Any]) -> list[str]:
+    """Return the variables that are null although the condition reads parts of them."""
+    return sorted(name for name in condition.entered if data.get(name) is None)
+
+
+def verdict(text: str, kind: str, value: Any, *, nulls: Sequence[str] = ()) -> bool:
     """Return the evaluator's result as a bool.
 
     Args:
         text: The condition's text, for messages.
         kind: CEL's name for the type of the result.
         value: The result.
+        nulls: The variables that are null although the condition reads parts of them.
 
     Raises:
         ConditionFailed: If the result is neither true nor false.
@@ -86,6 +92,8 @@ def verdict(text: str, kind: str, value: Any) -> bool:
         return bool(value)
     if kind == "ERROR":
         problem = _CODES.sub("", str(value)).replace("Key not found in map :", "there is no key")
+        if nulls:
+            problem = f"{nulls[0]!r} is null: test {nulls[0]} != null first"
         raise ConditionFailed(f"condition {shortened(text)} cannot be evaluated: {problem}")
     raise ConditionFailed(
         f"condition {shortened(text)} gave {shortened(value)}, which is neither true nor false: "

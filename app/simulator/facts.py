@@ -106,6 +106,13 @@ class Facts:
                 return number_in(found[1])
         return None
 
+    def mentions(self, option: object) -> int:
+        """Return how often the text has an option as the beginning of a word; 0 without letters."""
+        word = str(option)
+        if not any(map(str.isalpha, word)):
+            return 0
+        return len(re.findall(rf"(?<![\w-]){re.escape(word)}(?!_)", self.text, re.IGNORECASE))
+
     @cached_property
     def labels(self) -> dict[str, str]:
         """Values by label, from lines such as `Vendor: Acme` and from scalar members of JSON.

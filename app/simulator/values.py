@@ -143,7 +143,10 @@ class _SchemaValues:
 
     def _enumerated(self, name: str, options: Sequence[Any]) -> Any:
         stated = (self._facts.label(name) or "").lower()
-        return next((option for option in options if str(option).lower() == stated), options[0])
+        for option in options:
+            if str(option).lower() == stated:
+                return option
+        return max(options[:_MAX_ITEMS], key=self._facts.mentions)
 
     def _bounded(self, name: str, schema: Mapping[str, Any], *, whole: bool) -> float:
         value = _stated_number(name, self._facts)

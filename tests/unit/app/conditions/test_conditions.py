@@ -182,6 +182,16 @@ async def test_a_condition_that_fails_says_why(text: str, problem: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["report.category == 'refund'", "report.lines.exists(line, line == 1)"]
+)
+async def test_a_condition_on_a_part_of_null_says_what_is_null(text: str) -> None:
+    with pytest.raises(ConditionFailed, match="'report' is null: test report != null first"):
+        await holds(text, report=None)
+
+    assert not await holds(f"report != null && {text}", report=None)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "[[1]]" + ".map(y, y + y)" * 25 + " == []",

@@ -69,6 +69,28 @@ def test_json_is_answered_with_the_keys_of_the_prompt(prompt: str, keys: list[st
     assert list(json.loads(reply_to(asked(prompt)).text)) == keys
 
 
+@pytest.mark.parametrize(
+    ("mail", "kind"),
+    [
+        ("Please refund the $24.", "refund"),
+        ("Where is my parcel? The delivery is late.", "delivery"),
+        ("Hello!", "refund"),  # the first option
+        ("Kind: other. I ask for a refund.", "refund"),
+        ("I ask for a refund.\nKind: other", "other"),  # stated under the key's name
+    ],
+)
+def test_a_choice_is_the_option_that_the_prompt_states_or_mentions_most(
+    mail: str, kind: str
+) -> None:
+    schema = {"properties": {"kind": {"enum": ["refund", "delivery", "other"]}}}
+    format_ = {"type": "json_schema", "json_schema": {"name": "kind", "schema": schema}}
+    prompt = f"Sort it: refund, delivery or other; see refund_usd.\n{mail}"
+
+    reply = reply_to(asked(prompt, response_format=format_))
+
+    assert json.loads(reply.text) == {"kind": kind}
+
+
 def test_a_schema_decides_over_the_prompt() -> None:
     format_ = {"type": "json_schema", "json_schema": {"name": "lookup", "schema": LOOKUP}}
 

@@ -32,7 +32,10 @@ class Process(Protocol):
         """Send a signal; nothing happens if the process has ended."""
 
     async def wait(self) -> int:
-        """Wait for the end, and return the exit code; the code of a signal is negative."""
+        """Wait for the end, and return the exit code; the code of a signal is negative.
+
+        Several tasks may wait at the same time.
+        """
 
     def close(self) -> None:
         """Release the descriptors; a process that still runs sees that and ends itself."""
@@ -59,9 +62,13 @@ class _ForkedProcess:
         self.send_signal = worker.send_signal
         self._worker = worker
         self._pipe = pipe
+        self._end = asyncio.create_task(self._ended())
         self.connection.setblocking(False)
 
     async def wait(self) -> int:
+        return await asyncio.shield(self._end)
+
+    async def _ended(self) -> int:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self._worker, ended.set)
         try:
@@ -72,6 +79,7 @@ class _ForkedProcess:
         return await asyncio.to_thread(self._worker.wait)
 
     def close(self) -> None:
+        self._end.cancel()
         self._pipe.close()
         self._worker.close()
 

@@ -158,14 +158,12 @@ class Supervisor:
         if process is None or self.stopping:
             return  # the next process has the changed code anyhow
         ready = self._restarted[name] = asyncio.Event()
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+        process.send_signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(process.wait(), self._grace_s)
         except TimeoutError:
             self._output.say(f"{name} did not end within {self._grace_s:g} s: killing")
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            process.send_signal(signal.SIGKILL)
         await self._until(ready.wait())
         self._restarted.pop(name, None)
 

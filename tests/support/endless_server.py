@@ -26,7 +26,7 @@ class EndlessServer:
             connection.settimeout(10)
             connection.recv(65_536)
             connection.sendall(begin)
-            while not self._stopped.is_set():
+            while piece and not self._stopped.is_set():
                 self.sent += connection.send(piece)
 
     def stop(self) -> None:
@@ -40,7 +40,7 @@ def endless(begin: bytes, piece: bytes) -> Iterator[EndlessServer]:
 
     Args:
         begin: The beginning of every answer.
-        piece: The bytes that follow again and again.
+        piece: The bytes that follow again and again; without bytes, the connection is closed.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     server = EndlessServer(f"http://127.0.0.1:{listener.getsockname()[1]}")

@@ -38,6 +38,7 @@ _FAILURE = re.compile(rb"(?:internal (?:server )?)?error\b", re.IGNORECASE)
 # A line, or the lines of an event together, may be as long as a whole answer.
 _MOST_BYTES = 16 * 1024 * 1024
 _MOST_LINES = 10_000
+_PIECE_BYTES = 65_536
 # The lines of an event that are no whole document yet are read again for each further line. After
 # this number of bytes, only a blank line ends the event.
 _MOST_CHECKED = 1_000_000
@@ -97,7 +98,9 @@ async def _start_of(chunks: AsyncIterable[bytes]) -> tuple[bytes, AsyncIterator[
 
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:
-    yield content
+    for start in range(0, len(content), _PIECE_BYTES):
+        yield content[start : start + _PIECE_BYTES]
+        await asyncio.sleep(0)  # other work comes between
 
 
 def _is_stream(start: bytes, headers: Mapping[str, str]) -> bool:

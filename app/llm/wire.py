@@ -13,6 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -29,6 +30,8 @@ PROTOCOL_ERRORS = (
 #: The byte order mark, which some servers send before an answer.
 BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Python joins the parts of characters one by one, in which time no other thread runs.
+_MOST_PARTS_OF_CHARACTERS = 100_000
 # The bytes of a character, each read as a surrogate. After the first half of a pair, such a
 # surrogate is the second half.
 _BYTES = re.compile(
@@ -119,10 +122,16 @@ def joined(pieces: Iterable[str]) -> str:
     """Join pieces of a text, and the parts of characters that were cut between two pieces.
 
     A part of a character without its other parts stays as it is, because they may follow.
+
+    Raises:
+        ValueError: If the text has over 100,000 parts of characters.
     """
     text = "".join(pieces)
     if text.isascii() or not _SURROGATE.search(text):
         return text
+    found = islice(_SURROGATE.finditer(text), _MOST_PARTS_OF_CHARACTERS + 1)
+    if sum(1 for _ in found) > _MOST_PARTS_OF_CHARACTERS:
+        raise ValueError(f"a text has over {_MOST_PARTS_OF_CHARACTERS:,} parts of characters")
     text = _BYTES.sub(_decoded, text)
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 

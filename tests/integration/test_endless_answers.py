@@ -62,7 +62,7 @@ DOCUMENTS = {
     "half pairs": (ANSWER, rb"\ud83d"),
     "characters in two halves": (ANSWER, rb"\ud83d\ude00"),
     "half characters": (ANSWER, b"\xf0\x9f"),
-    "lines": (b"", b'{"a": 1}\n'),
+    "lines": (b"", b'{"a": "' + b"x" * 10_000 + b'"}\n'),
     "ends of objects": (b"{", b"} "),
 }
 #: 120 lines of headers, which are slow to read.

@@ -77,6 +77,7 @@ class Transport(_Transport):  # type: ignore[misc]
     def _deliver(self, message: Any, queue: str) -> None:
         """Hand a message to its consumer; see kombu."""
         try:
+            _refuse_compressed(message)
             super()._deliver(message, queue)
         except ResponseError as error:
             if not _is_wrong_type(error):
@@ -102,6 +103,13 @@ class Transport(_Transport):  # type: ignore[misc]
 def install() -> None:
     """Make Celery's worker in this process use this transport."""
     celery_redis.BrokerConnection.transport_class = Transport
+
+
+def _refuse_compressed(message: Any) -> None:
+    """Refuse a compressed message: its body may become gigabytes, and AgentChord sends none."""
+    headers = message.get("headers") if isinstance(message, dict) else None
+    if isinstance(headers, dict) and headers.get("compression"):
+        raise ValueError("a message is compressed")
 
 
 def _is_wrong_type(error: ResponseError) -> bool:

@@ -42,6 +42,16 @@ _TOKEN = re.compile(
     |(?P<sign>==|!=|<=|>=|&&|\|\||[-+*/%!<>?:.,()\[\]{}])""",
     re.VERBOSE | re.DOTALL,
 )
+# These methods of times take a time zone.
+_IN_ZONES = frozenset(
+    {"getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getHours"}
+    | {"getMilliseconds", "getMinutes", "getMonth", "getSeconds"}
+)
+_ZONE = re.compile(
+    r"""(?P<quote>["'])(?:[-+]?[0-9]{2}:[0-9]{2}|[A-Za-z][\w+-]{0,31}(?:/[A-Za-z][\w+-]{0,31}){0,2})
+    (?P=quote)""",
+    re.VERBOSE | re.ASCII,
+)
 _OPEN = {"(": ")", "[": "]", "{": "}"}
 _ENDS_OPERAND = frozenset({"", ")", "]", "}", "&&", "||", "?", ":", ","})
 _STARTS_OPERAND = frozenset({"", "(", "[", "{", "&&", "||", "!", "?", ":", ","})
@@ -247,6 +257,22 @@ class _Reader:
             self._loops = True
         elif token.text == "matches":
             self._loops = True
+        elif token.text in _IN_ZONES:
+            self._check_zone(index + 2)
+
+    def _check_zone(self, index: int) -> None:
+        """Refuse a time zone that is not the plain name of one.
+
+        CEL opens the file that a name such as ``file:/dev/stdin`` or ``/etc/localtime`` means, and
+        waits for this file.
+        """
+        is_zone = _ZONE.fullmatch(self._tokens[index].text) and self._sign(index + 1) == ")"
+        if self._sign(index) != ")" and not is_zone:
+            raise _refused(
+                self._text,
+                self._tokens[index].at,
+                'a time zone is a text such as "Europe/Berlin" or "+09:00"',
+            )
 
     def _note_name(self, token: _Token, index: int) -> None:
         if self._is_known(token.text):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar
 from pydantic import SecretStr
 from yarl import URL
 
@@ -36,7 +36,9 @@ from app.kinds.signatures import (
 )
 from app.llm.headers import retry_after_s
 from app.outbound.addresses import resolve_public, url_problem
+from app.outbound.content_types import content_type_of
 from app.outbound.headers import check_headers, name_problem, value_problem
+from app.outbound.responses import BoundedResponse
 
 KEYS = ("url", "headers", "timeout", "secret_env")
 #: Prefix of the environment variables that an agent may name; no other variable may be sent out.
@@ -122,6 +124,8 @@ class HttpKind:
                 ClientSession(
                     connector=target.connector(),
                     timeout=ClientTimeout(total=timeout_s, sock_connect=CONNECT_S),
+                    response_class=BoundedResponse,
+                    cookie_jar=DummyCookieJar(),
                 ) as session,
                 # Redirects are not followed, because a redirect may lead to an unchecked address.
                 session.post(
@@ -194,7 +198,8 @@ async def _answer(response: ClientResponse, context: AgentContext) -> Any:
     content = await _read(response, context)
     if not content:
         return None
-    if not response.content_type.endswith("json"):
+    content_type = content_type_of(response.headers.get("Content-Type"))
+    if not content_type.name.endswith("json"):
         return content.decode("utf-8", "replace")
     try:
         return read_json(content, "the answer")

@@ -1,52 +1,42 @@
 """Bounds the bytes that a server may send for one call; the call's deadline bounds only the time.
 
-A server may send early hints, comments or blanks without end. The HTTP library skips early hints
-and other responses before the answer, so they are counted here. The library itself refuses more
-than 128 lines of headers, and lines of more than 8 kB.
+A server may send comments or blanks without end, or a few compressed bytes that become gigabytes.
+``app.outbound.responses`` bounds the responses before the answer. The HTTP library itself refuses
+more than 128 lines of headers, and lines of more than 8 kB.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from contextvars import ContextVar
+from http.cookiejar import CookieJar
 from typing import Any
 
 import aiohttp
 import httpx2
 
-#: Responses with a status of 1xx that may come before the answer.
-MOST_INFORMATIONAL = 100
-#: Bytes of one answer, as they come from the network. A stream is not kept, but an event of a
-#: stream may have 300 bytes for one token.
+from app.outbound.responses import BoundedResponse
+
+#: Bytes of one answer, as they come from the network, and again when they are decompressed. A
+#: stream is not kept, but an event of a stream may have 300 bytes for one token.
 MOST_STREAMED = 256 * 1024 * 1024
-MOST_WHOLE = 32 * 1024 * 1024
+MOST_WHOLE = 16 * 1024 * 1024
 MOST_OF_AN_ERROR = 1024 * 1024
+# A decompressed piece is long, and its events are read at once.
+_PIECE_BYTES = 65_536
 #: Whether the present request asks for a stream. The answer to another request is kept whole, even
 #: if it has the form of a stream.
 STREAMS: ContextVar[bool] = ContextVar("streams", default=False)
 
 
-class BoundedResponse(aiohttp.ClientResponse):
-    """A response before which only some responses with a status of 1xx may come."""
+class NoCookies(CookieJar):
+    """Keeps no cookies, so a server cannot make later requests larger.
 
-    async def start(self, connection: Any) -> aiohttp.ClientResponse:
-        """Read the beginning of the answer; see ``aiohttp.ClientResponse.start``."""
-        protocol = connection.protocol
-        unbounded, reads = protocol.read, 0
+    The reading of 120 cookies can also take most of a second.
+    """
 
-        async def read() -> Any:
-            nonlocal reads
-            reads += 1
-            if reads > MOST_INFORMATIONAL + 1:
-                raise aiohttp.ClientPayloadError(
-                    f"over {MOST_INFORMATIONAL} responses came before the answer"
-                )
-            return await unbounded()
-
-        protocol.read = read
-        try:
-            return await super().start(connection)
-        finally:
-            del protocol.read
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """Do nothing."""
 
 
 class BoundedBody(httpx2.AsyncByteStream):
@@ -71,9 +61,10 @@ class BoundedBody(httpx2.AsyncByteStream):
             self._left -= len(chunk)
             if self._left < 0:
                 raise httpx2.ReadError(f"the answer has over {self._most:,} bytes")
-            yield chunk
-            # A piece that has already come is read without a pause; other work comes between.
-            await asyncio.sleep(0)
+            for start in range(0, len(chunk), _PIECE_BYTES):
+                yield chunk[start : start + _PIECE_BYTES]
+                # A piece that has already come is read without a pause; other work comes between.
+                await asyncio.sleep(0)
 
     async def aclose(self) -> None:
         """Close the body."""
@@ -88,7 +79,29 @@ def bound_body(response: httpx2.Response) -> None:
         most = MOST_OF_AN_ERROR
     elif STREAMS.get():
         most = MOST_STREAMED
-    response.stream = BoundedBody(response.stream, most)
+    raw = BoundedBody(response.stream, most)
+    if "content-encoding" not in response.headers:
+        response.stream = raw
+        return
+    # The library decompresses at most 1 MB at once. The decompressed bytes are bounded, too.
+    compressed = httpx2.Response(response.status_code, headers=response.headers, stream=raw)
+    response.stream = BoundedBody(_Decompressed(compressed), most)
+    del response.headers["content-encoding"]
+
+
+class _Decompressed(httpx2.AsyncByteStream):
+    """The decompressed body of a response."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async with aclosing(self._response.aiter_bytes()) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
 
 
 def bounded(http_client: type[Any]) -> type[Any]:
@@ -114,7 +127,11 @@ def _with_bounded_responses(transport: Any) -> Any:
     def session() -> aiohttp.ClientSession:
         transport.client = None
         plain: aiohttp.ClientSession = transport.get_client()
-        found = aiohttp.ClientSession(connector=plain.connector, response_class=BoundedResponse)
+        found = aiohttp.ClientSession(
+            connector=plain.connector,
+            response_class=BoundedResponse,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
         plain.detach()
         return found
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.errors import AuthenticationFailed
 from app.outbound.charsets import charset_of
+from app.outbound.content_types import content_type_of
 
 if TYPE_CHECKING:
     import httpx2
@@ -110,7 +111,7 @@ class Connection:
         import aiohttp
         import httpx2
 
-        from app.llm.answer_bytes import bounded
+        from app.llm.answer_bytes import NoCookies, bounded
 
         sdk = self._sdk()
         # There is no read timeout, because the deadline of the whole call also ends slow answers.
@@ -133,6 +134,7 @@ class Connection:
             http_client=bounded(sdk.http_client)(
                 limits=limits,
                 timeout=timeout,
+                cookies=NoCookies(),
                 event_hooks={"response": [_bound_body, _choose_charset]},
             ),
         )
@@ -148,4 +150,5 @@ async def _bound_body(response: "httpx2.Response") -> None:
 async def _choose_charset(response: "httpx2.Response") -> None:
     """Choose the character set of an error, whose text the SDK decodes."""
     if response.is_error:
-        response.encoding = charset_of(response.charset_encoding)
+        content_type = content_type_of(response.headers.get("content-type"))
+        response.encoding = charset_of(content_type.charset)

@@ -15,6 +15,8 @@ _DURATION_PART = re.compile(
 )
 _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern}\s*)+")
 _ISO_DURATION = re.compile(r"p(\d{1,9}d)?(?:t((?:[\d.]{1,19}[hms])+))?")
+# A longer text is no time; it would need seconds.
+_MAX_TIME_CHARS = 100
 # A number that is at least this large is a time, in seconds or milliseconds since 1970.
 _EPOCH_S = range(10**9, 10**10)
 _EPOCH_MS = range(10**12, 10**13)
@@ -68,7 +70,7 @@ def _wait_s(value: Any, now: datetime) -> float | None:
         if int(seconds) in _EPOCH_S:
             return max(seconds - now.timestamp(), 0.0)
         return seconds if seconds < _EPOCH_S.start else None
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > _MAX_TIME_CHARS:
         return None
     seconds = _duration(value)
     if seconds is None and (date := _date(value)):

@@ -13,6 +13,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from app.domain.json_text import write_json
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     import httpx2
 
 DEFAULT_MAX_TOKENS = 4096
+#: Longer answers are read in a thread, because odd texts may need a second.
+INLINE_BYTES = 500_000
 
 
 class SdkClient(LLMClient):
@@ -375,7 +378,8 @@ class SdkClient(LLMClient):
     ) -> LLMResponse:
         document, chunks = await document_or_stream(response.aiter_bytes(), response.headers)
         if document is not None:
-            whole = self._reader.whole(document, response, request)
+            read = partial(self._reader.whole, document, response, request)
+            whole = await _off_loop(read, len(document))
             reading.tell(whole.content)
             return whole
         try:
@@ -391,7 +395,8 @@ class SdkClient(LLMClient):
                 request_id=request_id(response.headers),
                 headers=limit_headers(response.headers),
             )
-        return self._reader.streamed(response, request, reading.assembly)
+        read = partial(self._reader.streamed, response, request, reading.assembly)
+        return await _off_loop(read, reading.assembly.output_bytes)
 
     def _broken(self, error: Exception, headers: Mapping[str, str] | None) -> ProviderError:
         """Return the failure of a streamed request; if there are headers, the answer had begun."""
@@ -488,3 +493,8 @@ class SdkClient(LLMClient):
     def _refused(self, message: str) -> BadRequest:
         """Return the error for a request that is refused before it is sent."""
         return BadRequest(message, provider=self.provider, reached=False)
+
+
+async def _off_loop(read: Callable[[], LLMResponse], size: int) -> LLMResponse:
+    """Read an answer of some bytes, in a thread if the answer is long."""
+    return read() if size <= INLINE_BYTES else await asyncio.to_thread(read)

@@ -20,11 +20,10 @@ from app.llm.wire import BOM, PROTOCOL_ERRORS, NotTheProtocol, read_json
 DRAIN_S = 0.5
 _LAST_EVENT = b"[DONE]"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
+_OBJECT = re.compile(rb"\s*\{")
 _FIELDS = frozenset({b"data", b"event", b"id", b"retry"})
 _OPENINGS = (b"{", b"[")
 _ENDINGS = (b"}", b"]")
-# Documents one after the other, each in a line.
-_DOCUMENTS = re.compile(rb"\s*\{[^\r\n]*\}\s*[\r\n]\s*\{")
 # The first line of a stream: a comment, or one of the fields.
 _FIRST_LINE = re.compile(rb"(?:data|event|id|retry)?:")
 # The names of events that are also the type in their data, which some servers leave out there.
@@ -37,8 +36,9 @@ _SIGN_OF_LIFE = re.compile(
 # A failure that is told as a text.
 _FAILURE = re.compile(rb"(?:internal (?:server )?)?error\b", re.IGNORECASE)
 # A line, or the lines of an event together, may be as long as a whole answer.
-_MOST_BYTES = 32 * 1024 * 1024
+_MOST_BYTES = 16 * 1024 * 1024
 _MOST_LINES = 10_000
+_PIECE_BYTES = 65_536
 # The lines of an event that are no whole document yet are read again for each further line. After
 # this number of bytes, only a blank line ends the event.
 _MOST_CHECKED = 1_000_000
@@ -65,7 +65,18 @@ async def document_or_stream(
     if _is_stream(start, headers):
         return None, whole
     content = b"".join([chunk async for chunk in whole])
-    return None if _DOCUMENTS.match(content) else content, _once(content)
+    return None if _is_lines(content) else content, _once(content)
+
+
+def _is_lines(content: bytes) -> bool:
+    """Return whether a body has documents one after the other, each in a line."""
+    content = content.lstrip()
+    end = _LINE_END.search(content)
+    if end is None or not content.startswith(b"{"):
+        return False
+    return content[: end.start()].rstrip().endswith(b"}") and bool(
+        _OBJECT.match(content, end.end())
+    )
 
 
 async def _start_of(chunks: AsyncIterable[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:
@@ -87,7 +98,9 @@ async def _start_of(chunks: AsyncIterable[bytes]) -> tuple[bytes, AsyncIterator[
 
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:
-    yield content
+    for start in range(0, len(content), _PIECE_BYTES):
+        yield content[start : start + _PIECE_BYTES]
+        await asyncio.sleep(0)  # other work comes between
 
 
 def _is_stream(start: bytes, headers: Mapping[str, str]) -> bool:

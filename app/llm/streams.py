@@ -33,6 +33,8 @@ from app.llm.wire import (
 # read. The number is about 100 tokens a second, for 0.6 s of network delay and of pieces in
 # buffers.
 _UNSEEN_TOKENS = 64
+#: Bytes of output that are kept; the whole stream may have more bytes.
+MOST_KEPT = 16 * 1024 * 1024
 #: Seconds without an event after which a stream is over that a server does not close: after its
 #: last event, and after the word for its end, which some servers send in each event.
 LINGER_S, LINGER_AFTER_WORD_S = 1.0, 60.0
@@ -75,6 +77,11 @@ class Assembly(ABC):
     def has_output(self) -> bool:
         """Whether any generated text or tool call has arrived."""
         return self._output_tokens > 0
+
+    @property
+    def output_bytes(self) -> int:
+        """About the bytes of the generated text and tool calls that have arrived."""
+        return self._output_tokens
 
     @property
     def prompt_counted(self) -> bool:
@@ -213,6 +220,8 @@ class Reading:
                 said = True
             elif isinstance(event, Mapping):
                 self._take(event)
+                if self.assembly.output_bytes > MOST_KEPT:
+                    raise NotTheProtocol(f"the answer has over {MOST_KEPT:,} bytes of output")
         self.assembly.end(said=said)
         self.over = True
 

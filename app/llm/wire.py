@@ -13,6 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -29,6 +30,8 @@ PROTOCOL_ERRORS = (
 #: The byte order mark, which some servers send before an answer.
 BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Python joins the parts of characters one by one, in which time no other thread runs.
+_MOST_PARTS_OF_CHARACTERS = 100_000
 # The bytes of a character, each read as a surrogate. After the first half of a pair, such a
 # surrogate is the second half.
 _BYTES = re.compile(
@@ -43,6 +46,12 @@ _BEGUN = re.compile(
 )
 # orjson rounds integers of more than 64 bits; the shortest such integers have 19 digits.
 _LONG_NUMBER = re.compile(rb"\d{19}")
+# A document with more values takes seconds, and up to 20 times its bytes.
+_MOST_VALUES = 1_000_000
+_SIGNS = b",[{"
+# A longer integer is no count. Python needs quadratic time to read it.
+_MOST_DIGITS = 400
+_VERY_LONG_NUMBER = re.compile(rb"\d{%d}" % _MOST_DIGITS)
 # More tokens than any call has; a larger number is no count.
 _MOST_TOKENS = 10**9
 _NUMBER = re.compile(r"\d{1,10}(?:\.\d{1,20})?", re.ASCII)
@@ -71,20 +80,34 @@ class ErrorEvent(Exception):
 
 
 def read_json(content: bytes) -> Any:
-    """Read the JSON of a server: integers stay exact; NaN and the infinities become null.
+    """Read the JSON of a server: integers stay exact; what is no number becomes null.
+
+    NaN, the infinities and integers of over 400 digits are no numbers.
 
     A byte that is not UTF-8 is read as a surrogate, see the module.
 
     Raises:
-        ValueError: If the content is not JSON.
+        ValueError: If the content is not JSON, or has too many values.
     """
     content = content.removeprefix(BOM)
+    if len(content) > _MOST_VALUES and _signs_in(content) > _MOST_VALUES:
+        raise ValueError(f"the document has over {_MOST_VALUES:,} values")
     if not _LONG_NUMBER.search(content):
         with contextlib.suppress(orjson.JSONDecodeError):
             return orjson.loads(content)
     # The standard library is slower, but reads big integers, NaN and parts of characters.
     text = joined([content.decode("utf-8", "surrogateescape")])
-    return json.loads(text, parse_constant=lambda _: None, strict=False)
+    integer = _short_integer if _VERY_LONG_NUMBER.search(content) else None
+    return json.loads(text, parse_constant=lambda _: None, parse_int=integer, strict=False)
+
+
+def _signs_in(content: bytes) -> int:
+    """Return the number of signs before values; a text in the content may have such signs, too."""
+    return len(content) - len(content.translate(None, _SIGNS))
+
+
+def _short_integer(digits: str) -> int | None:
+    return int(digits) if len(digits) <= _MOST_DIGITS else None
 
 
 def write_json(value: Any) -> str:
@@ -99,10 +122,16 @@ def joined(pieces: Iterable[str]) -> str:
     """Join pieces of a text, and the parts of characters that were cut between two pieces.
 
     A part of a character without its other parts stays as it is, because they may follow.
+
+    Raises:
+        ValueError: If the text has over 100,000 parts of characters.
     """
     text = "".join(pieces)
     if text.isascii() or not _SURROGATE.search(text):
         return text
+    found = islice(_SURROGATE.finditer(text), _MOST_PARTS_OF_CHARACTERS + 1)
+    if sum(1 for _ in found) > _MOST_PARTS_OF_CHARACTERS:
+        raise ValueError(f"a text has over {_MOST_PARTS_OF_CHARACTERS:,} parts of characters")
     text = _BYTES.sub(_decoded, text)
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 

@@ -13,7 +13,9 @@ from app.domain.suggestions import listed, shortened
 from app.errors import AddressRefused
 from app.outbound.addresses import Lookup, Target, look_up, resolve_public
 from app.outbound.charsets import decoded
+from app.outbound.content_types import content_type_of
 from app.outbound.headers import check_headers
+from app.outbound.responses import BoundedResponse
 
 REDIRECTS = (301, 302, 303, 307, 308)
 KEEP_METHOD = (307, 308)
@@ -134,6 +136,7 @@ class Fetcher:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None),
                 trust_env=False,
+                response_class=BoundedResponse,
             ) as session,
             session.request(
                 request.method,
@@ -144,12 +147,13 @@ class Fetcher:
             ) as response,
         ):
             body, is_cut = await self._read(response)
+            content_type = content_type_of(response.headers.get("Content-Type"))
             return WebAnswer(
                 url=str(target.url),
                 status=response.status,
                 headers={name.lower(): value for name, value in response.headers.items()},
-                content_type=response.content_type if "Content-Type" in response.headers else "",
-                charset=response.charset,
+                content_type=content_type.name,
+                charset=content_type.charset,
                 body=body,
                 is_cut=is_cut,
             )

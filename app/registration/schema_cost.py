@@ -33,6 +33,9 @@ _DEFINITIONS = ("$defs", "definitions")
 _MAPS = frozenset((*_DEFINITIONS, *_SAME_VALUE_MAPS, "properties", "patternProperties"))
 #: The units for an array whose elements must be unique; each level of arrays reads all elements.
 _UNIQUE = 64
+#: The units of a division by a fraction. Outside the usual sizes a fraction has up to 300 digits.
+_DIVISION, _LONG_DIVISION = 250.0, 1000.0
+_LEAST_USUAL, _MOST_USUAL = 1e-15, 1e15
 
 
 class SchemaCost(NamedTuple):
@@ -167,9 +170,17 @@ class _Graph:
         for pattern in (schema.get("pattern"), *(named if isinstance(named, Mapping) else ())):
             if isinstance(pattern, str):
                 cost = pattern_cost(pattern)
-                self.patterns += cost
+                self.patterns += cost + replacement_cost(pattern)
                 units += cost
+        units += _division_cost(schema.get("multipleOf"))
         return units + (_UNIQUE if schema.get("uniqueItems") else 0)
+
+
+def _division_cost(divisor: Any) -> float:
+    """Return the units of ``multipleOf``; the library divides fractions with all their digits."""
+    if not isinstance(divisor, float):
+        return 0.0
+    return _DIVISION if _LEAST_USUAL <= abs(divisor) <= _MOST_USUAL else _LONG_DIVISION
 
 
 def _in_order(parts: list[_Part]) -> list[int] | None:
@@ -225,7 +236,12 @@ _IGNORES_CASE = re.compile(r"\(\?[a-z]*i")
 # With the flag x, spaces and comments may stand inside a count. JSON Schema has no such flag.
 _IGNORES_SPACES = re.compile(r"\(\?[a-zA-Z]*x")
 _REPETITIONS = ("*", "+", "?")
-_PROPERTY, _NEGATED, _ANY, _BOTH_CASES = 800.0, 30.0, 10.0, 5.0
+_PROPERTY, _NEGATED, _ANY, _BOTH_CASES, _OPTIONAL = 800.0, 30.0, 10.0, 5.0, 8.0
+# The library replaces each of these classes by its characters, and then reads the whole pattern
+# anew. The numbers are the characters of the replacements.
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_REPLACEMENT_CHARS = {"d": 5, "D": 6, "w": 12, "W": 13, "s": 60, "S": 61, "c": 0}
+_CHARS_PER_UNIT = 4
 
 
 def pattern_cost(pattern: str) -> float:
@@ -246,11 +262,22 @@ def pattern_cost(pattern: str) -> float:
             levels[-1] += last * times
             last *= times + 1
         elif match.group() in _REPETITIONS:
-            levels[-1] += 1  # a count behind it repeats the same part again
+            # A count behind it repeats the same part again.
+            levels[-1] += _OPTIONAL if match.group() == "?" else 1
         else:
             last = _atom_cost(match.group())
             levels[-1] += last
     return sum(levels) * (_BOTH_CASES if _IGNORES_CASE.search(pattern) else 1)
+
+
+def replacement_cost(pattern: str) -> float:
+    r"""Return the units for replacing the classes of a pattern, such as ``\d`` and ``\s``.
+
+    A pattern is compiled only once, so these units are no part of the weight.
+    """
+    replaced = [name for name in _ESCAPED.findall(pattern) if name in _REPLACEMENT_CHARS]
+    length = len(pattern) + sum(_REPLACEMENT_CHARS[name] for name in replaced)
+    return len(replaced) * length / _CHARS_PER_UNIT
 
 
 def _atom_cost(atom: str) -> float:

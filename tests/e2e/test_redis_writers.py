@@ -3,14 +3,17 @@
 import json
 from base64 import b64encode
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from redis import Redis
 
 from app import Agent, Workflow, WorkflowStatus, enqueue
 from app.celery import LANE
 from app.celery import app as celery
+from tests.support.bombs import ZLIB, bomb
 from tests.support.pace import scaled
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
@@ -38,6 +41,10 @@ def message(**fields: Any) -> bytes:
 
 def headed(**headers: Any) -> bytes:
     return message(headers={"task": LANE, "id": "a", **headers})
+
+
+def headed_with(body: str, **headers: Any) -> bytes:
+    return message(body=body, headers={"task": LANE, "id": "a", **headers})
 
 
 ITEMS = [
@@ -121,6 +128,27 @@ def test_what_is_written_to_redis_ends_no_worker_and_no_run(
     finish_a_run(f"again after {harm.__name__}")
 
     assert worker.process.poll() is None
+
+
+def peak_bytes(process: psutil.Process) -> int:
+    """Return the most memory that a process, and each process that it has started, has had."""
+    processes = [process, *process.children(recursive=True)]
+    texts = [Path(f"/proc/{each.pid}/status").read_text() for each in processes]
+    return max(int(text.split("VmHWM:")[1].split()[0]) for text in texts) * 1024
+
+
+def test_a_compressed_message_takes_no_memory(stack: Stack) -> None:
+    (worker,) = stack.workers
+    process = psutil.Process(worker.process.pid)
+    body = b64encode(bomb(b"x" * 1_000_000, 600, wbits=ZLIB)).decode()
+    finish_a_run("before a bomb")
+    before = peak_bytes(process)
+
+    with Redis.from_url(stack.urls.redis_url) as redis:
+        redis.lpush("openai", headed_with(body, compression="application/x-gzip"))
+        finish_a_run("after a bomb")
+
+    assert peak_bytes(process) - before < 200_000_000
 
 
 ORDERS: dict[str, dict[str, Any]] = {

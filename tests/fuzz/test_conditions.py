@@ -35,6 +35,7 @@ calls = st.builds(
             *("A == B", "A != B", "A in B", "A + B", "size(A) > 1", "A.contains(B)", "A.a == B"),
             *("string(A) == B", "double(A) > 1.0", "timestamp(A) == timestamp(B)", "A < B"),
             *("A.matches('(a+)+b')", "A.all(x, x == B)", "A.exists(x, A == B)", "has(A.a)"),
+            *("timestamp(A).getHours(B) == 1", "timestamp(0).getHours('file:/dev/zero') == 1"),
             *("A.map(x, A).size() > 1", "A.filter(x, x in B) == A", "A.map(y, y + y) == B"),
         ]
     ),

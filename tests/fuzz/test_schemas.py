@@ -31,6 +31,12 @@ patterns = st.builds(
 leaves = st.one_of(
     references,
     patterns.map(lambda pattern: {"pattern": pattern}),
+    st.builds(
+        lambda atom, size: {"pattern": atom * size},
+        st.sampled_from([r"\d", r"\w", r"\s", r"\S", r"[\s]", r"\cA", "a?", "(a|b)"]),
+        sizes,
+    ),
+    st.sampled_from([0.01, 5e-324, 1e-300, 1e300, 3]).map(lambda number: {"multipleOf": number}),
     sizes.map(lambda size: {"enum": list(range(size))}),
     sizes.map(lambda size: {"enum": [{"a": number} for number in range(size)]}),
     st.just({"uniqueItems": True}),
@@ -80,7 +86,7 @@ def nested(value: Any, levels: int, wide: int) -> Any:
 
 values = st.one_of(
     st.builds(nested, st.sampled_from([1, 5, "a", {"a": 1}]), st.integers(0, 30), st.just(1)),
-    st.builds(nested, st.sampled_from([1, -1, {"a": 7}]), st.just(1), sizes),
+    st.builds(nested, st.sampled_from([1, -1, {"a": 7}, 1.7e308, 10**300]), st.just(1), sizes),
     st.builds(lambda size: "a" * 10 * size, sizes),
     st.builds(lambda size: list(range(size)), sizes),
     st.builds(lambda size: {f"a{number}": number for number in range(size)}, sizes),

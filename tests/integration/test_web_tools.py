@@ -17,6 +17,7 @@ from app.errors import AddressRefused
 from app.outbound.fetching import Fetcher, WebRequest
 from app.sandbox.processes import Sandbox
 from app.tools.builtin.web import WebTools, web_tools
+from tests.support.endless_server import endless
 from tests.support.http_server import serving_on_a_port
 
 pytestmark = pytest.mark.anyio
@@ -241,11 +242,22 @@ async def test_redirects_end_somewhere(server: Server) -> None:
 async def test_a_large_answer_is_cut_also_when_it_is_small_on_its_way(
     server: Server, sandbox: Sandbox, path: str
 ) -> None:
-    answer = await WebTools(Fetcher(rules()), sandbox).http_request(f"{server.url}{path}")
+    tools = WebTools(Fetcher(rules(timeout_s=60)), sandbox)
+
+    answer = await tools.http_request(f"{server.url}{path}")
 
     assert answer["body"] == "x" * 1000 + (
         "\n[cut: only the first 1,000 bytes of the answer were read]"
     )
+
+
+@pytest.mark.parametrize("status", [b"100 Continue", b"103 Early Hints"])
+async def test_only_some_responses_may_come_before_the_answer(status: bytes) -> None:
+    with (
+        endless(b"", b"HTTP/1.1 " + status + b"\r\n\r\n") as server,
+        pytest.raises(ConnectionError, match="over 100 responses came before the answer"),
+    ):
+        await Fetcher(rules(timeout_s=600)).fetch(get(server.url))
 
 
 async def test_a_server_that_never_answers_is_given_up(server: Server) -> None:

@@ -28,7 +28,7 @@ class EndlessServer:
             connection.settimeout(scaled(10))
             connection.recv(65_536)
             connection.sendall(begin)
-            while not self._stopped.is_set():
+            while piece and not self._stopped.is_set():
                 self.sent += connection.send(piece)
 
     def stop(self) -> None:
@@ -42,7 +42,7 @@ def endless(begin: bytes, piece: bytes) -> Iterator[EndlessServer]:
 
     Args:
         begin: The beginning of every answer.
-        piece: The bytes that follow again and again.
+        piece: The bytes that follow again and again; without bytes, the connection is closed.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     server = EndlessServer(f"http://127.0.0.1:{listener.getsockname()[1]}")

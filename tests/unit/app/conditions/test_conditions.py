@@ -131,6 +131,37 @@ def test_a_word_that_is_compared_with_a_literal_is_a_mistyped_name(text: str, pr
         condition(text)
 
 
+ZONED = "timestamp('2020-01-01T00:00:00Z').{}({})"
+
+
+@pytest.mark.parametrize("method", ["getHours", "getFullYear", "getDate"])
+@pytest.mark.parametrize(
+    "zone",
+    [
+        *(
+            "'file:/dev/stdin'",
+            "'/etc/localtime'",
+            "'../localtime'",
+            "r'file:/dev/tty'",
+            "'a/../b'",
+        ),
+        *('"""file:/dev/tty"""', r"'\x66ile:/dev/tty'", "input.zone", "content_sentiment"),
+        *("('UTC')", "'UTC' + ''", "'\N{KELVIN SIGN}'", r"'A\n'", "true ? 'UTC' : ''", "''"),
+    ],
+)
+def test_a_time_zone_never_names_a_file(method: str, zone: str) -> None:
+    with pytest.raises(WorkflowError, match="a time zone is"):
+        condition(f"{ZONED.format(method, zone)} == 1")
+
+
+@pytest.mark.parametrize(
+    ("zone", "hours"),
+    [("", 0), ("'Asia/Tokyo'", 9), ('"+09:00"', 9), ("'09:00'", 9), ("'UTC'", 0)],
+)
+async def test_a_time_has_the_hours_of_its_zone(zone: str, hours: int) -> None:
+    assert await holds(f"{ZONED.format('getHours', zone)} == {hours}")
+
+
 def test_a_refusal_does_not_offer_the_agent_its_own_output() -> None:
     with pytest.raises(WorkflowError, match=r"there is 'input', 'screen', 'total' \("):
         read_condition("x > 1", agents=("screen", "my-own"), keys=["total"], own="my-own")

@@ -3,10 +3,13 @@
 import json
 from itertools import pairwise
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from app.llm.headers import retry_after_s
 from app.llm.wire import joined, legible, read_json, split_begun
+from tests.support.cheapness import assert_cheap
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
@@ -72,3 +75,36 @@ def test_a_byte_in_a_value_is_replaced_at_any_depth() -> None:
     value = read_json(b'{"caf\xe9": ["caf\xe9", 1, null]}')
 
     assert legible(value) == {"caf\ufffd": ["caf\ufffd", 1, None]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"text": "' + b"\xf0\x9f" * 100_000 + b'"}',
+        b'{"long": 1234567890123456789012, "all": [' + b"{}," * 600_000 + b"1]}",
+    ],
+)
+def test_a_document_that_would_take_seconds_is_refused(content: bytes) -> None:
+    async def attack() -> None:
+        with pytest.raises(ValueError, match="over"):
+            read_json(content)
+
+    assert_cheap(attack)
+
+
+def test_an_integer_with_thousands_of_digits_is_no_number() -> None:
+    digits = b"1" * 4000
+
+    value = read_json(
+        b'{"id": 12345678901234567890, "text": "' + digits + b'", "n": ' + digits + b"}"
+    )
+
+    assert value == {"id": 12345678901234567890, "text": digits.decode(), "n": None}
+
+
+@pytest.mark.parametrize("text", ["1m", "1h ", "PT1H", "(", "Dec "])
+def test_a_long_text_is_no_time_to_wait_and_takes_no_time(text: str) -> None:
+    async def attack() -> None:
+        assert retry_after_s({}, [{"retry_after": text * (800_000 // len(text))}]) is None
+
+    assert_cheap(attack)

@@ -86,6 +86,12 @@ def nested(levels: int) -> Any:
         ({"pattern": "((a{1,100}){1,100}){1,100}"}, "lower the numbers of repetitions"),
         ({"allOf": [{"pattern": rf"(\p{{L}}{{99}}){{2}}{n}"} for n in range(50)]}, "patterns"),
         ({"patternProperties": {r"(\pL{999}){9}": {}}}, "patterns"),
+        ({"pattern": r"\s" * 1000}, "patterns"),
+        ({"pattern": r"\d" * 20_000}, "patterns"),
+        ({"pattern": "[" + r"\s" * 24_000 + "]"}, "patterns"),
+        ({"patternProperties": {r"\w" * 100 + "a" * 40_000: {}}}, "patterns"),
+        ({"pattern": r"\cA" * 9000}, "patterns"),
+        ({"pattern": "a?" * 49_000}, ""),
     ],
 )
 def test_a_schema_that_no_value_could_pass_in_time_is_refused(
@@ -112,6 +118,9 @@ def test_a_schema_that_no_value_could_pass_in_time_is_refused(
         ({"items": {"uniqueItems": True}, "uniqueItems": True}, [[n] for n in range(50_000)]),
         ({"contains": {"contains": {"contains": {"const": 1}}}}, [[[0] * 1000] * 10] * 10),
         ({"$dynamicAnchor": "n", "items": {"$dynamicRef": "#n"}}, nested(60)),
+        ({"items": {"multipleOf": 5e-324}}, [1.7e308] * 9000),
+        ({"items": {"multipleOf": 0.01}}, [1.7e308] * 50_000),
+        ({"items": {"multipleOf": 1e-300}}, [10**300] * 9000),
     ],
 )
 async def test_a_costly_schema_takes_no_time_of_the_loop(schema: Any, value: Any) -> None:

@@ -23,6 +23,7 @@ def show_run(whole: WholeRun) -> None:
         ("created", f"{moment(run.created_at)} UTC"),
         ("took", seconds(run.started_at, run.finished_at)),
         ("key", run.key or ""),
+        ("labels", ", ".join(f"{key}={value}" for key, value in sorted(run.labels.items()))),
         ("rerun of", f"{run.rerun_of} from {run.rerun_from}" if run.rerun_of else ""),
         ("part of", str(run.part_of or "")),
         ("pruned", _pruned(run.pruned_at)),

@@ -1,6 +1,7 @@
 """The progress of a run and its agents, without inputs and outputs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
@@ -16,7 +17,7 @@ HEX_DIGITS = 32
 READ_RUN: TextClause = text("""
     SELECT r.id, w.name AS workflow, w.version, r.status, r.error, r.level, r.level_count,
         b.limit_usd, b.spent_usd, r.created_at, r.started_at, r.finished_at, r.pruned_at, r.key,
-        r.rerun_of, r.rerun_from, r.ancestors[cardinality(r.ancestors)] AS part_of
+        r.labels, r.rerun_of, r.rerun_from, r.ancestors[cardinality(r.ancestors)] AS part_of
     FROM runs r JOIN workflows w ON w.id = r.workflow_id JOIN budgets b ON b.id = r.id
     WHERE r.id = :run_id
 """)
@@ -151,6 +152,7 @@ class RunProgress:
     finished_at: datetime | None
     pruned_at: datetime | None = None
     key: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     rerun_of: UUID | None = None
     rerun_from: str | None = None
     part_of: UUID | None = None

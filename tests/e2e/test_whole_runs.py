@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from app import Run, enqueue
-from app.cli.costs import Dimension
 from app.client.process import transaction
+from app.costs.dimensions import DIMENSIONS
 from app.monitoring.cluster import read_cluster
 from app.monitoring.findings import INCOMPLETE
 from app.monitoring.wording import counted, money
@@ -118,7 +118,7 @@ def check_commands(run: Run, truth: Ledger) -> None:
     for path in list(truth.incomplete)[:3]:
         assert f"agent {path} of run {run.id}" in printed("explain", run.id, path)
 
-    for by in Dimension:
+    for by in DIMENSIONS:
         costs = json.loads(printed("costs", run.id, "--by", by, "--json"))
         assert Decimal(costs["total"]["cost_usd"]) == truth.usd, by
         assert costs["total"]["calls"] == truth.calls, by

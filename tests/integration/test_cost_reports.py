@@ -6,7 +6,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from app.costs.reports import DIMENSIONS, FROM_DAYS, FROM_LINES, costs_by, total_costs
+from app.costs.dimensions import DIMENSIONS
+from app.costs.reports import ReportFilter, costs_by, report, total_costs
 from app.domain.usage import Usage
 from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
 from tests.support.markdown import ROOT, marked
@@ -54,8 +55,8 @@ async def test_every_report_adds_up_to_the_total(by: str, cluster: Cluster) -> N
     run_id = await run_with_calls(cluster)
     await run_with_calls(cluster)
 
-    lines = await cluster.commit(lambda c: costs_by(c, by))
-    of_run = await cluster.commit(lambda c: costs_by(c, by, run_id=run_id))
+    lines = await cluster.commit(lambda c: costs_by(c, (by,)))
+    of_run = await cluster.commit(lambda c: costs_by(c, (by,), ReportFilter(run_id=run_id)))
     total = await cluster.commit(total_costs)
 
     assert total.calls == sum(line.calls for line in lines) == 6
@@ -67,7 +68,9 @@ async def test_every_report_adds_up_to_the_total(by: str, cluster: Cluster) -> N
 async def test_a_report_tells_tokens_waste_and_what_is_not_sure(cluster: Cluster) -> None:
     run_id = await run_with_calls(cluster)
 
-    hr, finance = await cluster.commit(lambda c: costs_by(c, "module", run_id=run_id))
+    hr, finance = await cluster.commit(
+        lambda c: costs_by(c, ("module",), ReportFilter(run_id=run_id))
+    )
 
     assert (hr.key, hr.calls, hr.input_tokens, hr.cached_tokens) == ("HR", 2, 120, 20)
     assert (hr.output_tokens, hr.cost_usd) == (7, Decimal("0.35"))
@@ -79,14 +82,14 @@ async def test_a_report_tells_tokens_waste_and_what_is_not_sure(cluster: Cluster
 async def test_a_report_may_begin_at_a_time(cluster: Cluster) -> None:
     await run_with_calls(cluster)
 
-    lines = await cluster.commit(lambda c: costs_by(c, "day", since=TOMORROW))
-    total = await cluster.commit(lambda c: total_costs(c, since=TOMORROW))
+    lines = await cluster.commit(lambda c: costs_by(c, ("day",), ReportFilter(since=TOMORROW)))
+    total = await cluster.commit(lambda c: total_costs(c, ReportFilter(since=TOMORROW)))
 
     assert lines == []
     assert (total.calls, total.cost_usd) == (0, Decimal(0))
 
 
-@pytest.mark.parametrize("by", FROM_DAYS)
+@pytest.mark.parametrize("by", [name for name, each in DIMENSIONS.items() if each.in_days])
 async def test_a_report_from_the_daily_totals_is_the_report_from_the_lines(
     by: str, cluster: Cluster
 ) -> None:
@@ -107,12 +110,14 @@ async def test_a_report_from_the_daily_totals_is_the_report_from_the_lines(
 
     starts = ["2026-02-28T23:59:59Z", "2026-03-02T00:00:00Z", "2026-03-02T10:00:00Z"]
     for start in (None, *map(datetime.fromisoformat, starts), TOMORROW):
-        report = await cluster.commit(partial(costs_by, by=by, since=start))
-        scanned = await cluster.rows(FROM_LINES[by].text, run_ids=None, since=start)
-        total = await cluster.commit(partial(total_costs, since=start))
+        only = ReportFilter(since=start)
+        found = await cluster.commit(partial(costs_by, by=(by,), only=only))
+        statement, values = report((by,), only, totals=False)
+        scanned = await cluster.rows(statement.text, **values)
+        total = await cluster.commit(partial(total_costs, only=only))
 
-        assert [(x.key, x.calls, x.cost_usd, x.wasted_usd) for x in report] == [
-            (row.key, row.calls, row.cost_usd, row.wasted_usd) for row in scanned
+        assert [(list(x.keys), x.calls, x.cost_usd, x.wasted_usd) for x in found] == [
+            (row.keys, row.calls, row.cost_usd, row.wasted_usd) for row in scanned
         ]
         assert total.cost_usd == sum(row.cost_usd for row in scanned)
 

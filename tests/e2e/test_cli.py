@@ -171,6 +171,76 @@ def test_runs_status_and_costs_say_the_same_of_a_run(stack: Stack, workflow_file
     assert by_module["total"] == by_agent["total"]
 
 
+def test_labels_and_filters_find_a_run_and_its_costs(stack: Stack, workflow_file: Path) -> None:
+    finished(workflow_file)
+    text = workflow_file.read_text(encoding="utf-8")
+    workflow_file.write_text(f"labels: {{team: claims, tier: gold}}\n{text}", encoding="utf-8")
+    labels = ("--label", "batch=2026-11", "--label", "team=sales")
+    words = ("run", str(workflow_file), "--tenant", "filtered", *labels, "--follow")
+    run_id = answer(stack, *words)["run_id"]
+    filters = (*labels, "--label", "tier", "--tenant", "filtered")
+
+    (listed,) = answer(stack, "runs", *filters, "--workflow", "letters")
+    costs = answer(stack, "costs", *filters, "--by", "tenant,agent", "--by", "label:team")
+    table = cli(stack, "costs", *filters, "--by", "tenant", "--by", "agent").stdout
+    cells = cli(stack, "costs", *filters, "--by", "tenant,agent", "--csv").stdout
+
+    assert listed["run_id"] == run_id
+    assert listed["labels"] == {"team": "sales", "tier": "gold", "batch": "2026-11"}
+    assert answer(stack, "status", run_id)["labels"] == listed["labels"]
+    assert "labels    batch=2026-11, team=sales, tier=gold\n" in cli(stack, "status", run_id).stdout
+    assert costs["by"] == "tenant,agent,label:team"
+    assert {line["key"] for line in costs["lines"]} == {
+        f"filtered, {name}, sales" for name in ("writer", "checker")
+    }
+    assert costs["lines"][0]["keys"]["label:team"] == "sales"
+    assert costs["total"]["cost_usd"] == listed["spent_usd"]
+    assert table.splitlines()[0].split()[:3] == ["tenant", "agent", "calls"]
+    assert table.splitlines()[-1].split()[:2] == ["total", "2"]
+    assert next(csv.reader(cells.splitlines()))[:3] == ["tenant", "agent", "calls"]
+
+
+def test_a_filter_with_an_unknown_name_finds_nothing_and_says_so(
+    stack: Stack, workflow_file: Path
+) -> None:
+    finished(workflow_file)
+
+    runs = cli(stack, "runs", "--workflow", "leters", "--tenant", "nobody-at-all")
+    costs = cli(stack, "costs", "--outer-workflow", "leters", "--json")
+    label = cli(stack, "runs", "--label", "no-such-key=1", "--json")
+
+    assert runs.stderr.splitlines() == [
+        "agentchord: there is no tenant 'nobody-at-all'",
+        "agentchord: there is no workflow 'leters'; did you mean 'letters'?",
+    ]
+    assert "there is no workflow 'leters'; did you mean 'letters'?" in costs.stderr
+    assert json.loads(costs.stdout)["lines"] == json.loads(label.stdout) == []
+    assert "there is no label 'no-such-key'" in label.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("runs", "--label", "Team=a"), "no label can have the key 'Team'"),
+        (("runs", "--label", "a=1", "--label", "a=2"), "--label a is given twice"),
+        (("costs", "--by", "modl"), "costs have no dimension 'modl'; did you mean 'model'"),
+        (("costs", "--estimates", "--tenant", "a"), "give only --since and --json"),
+        (("run", "FILE", "--label", "a"), "--label a has no value: give KEY=VALUE"),
+        (("run", "FILE", "--label", "A=1"), "labels have the key 'A'"),
+    ],
+)
+def test_a_wrong_filter_is_one_line(
+    stack: Stack, workflow_file: Path, words: tuple[str, ...], message: str
+) -> None:
+    given = [str(workflow_file) if word == "FILE" else word for word in words]
+
+    done = stack.python("-m", "app.cli", *given)
+
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_tables_are_plain_in_a_pipe_and_cut_nothing(stack: Stack, workflow_file: Path) -> None:
     run_id = finished(workflow_file)
 

@@ -130,7 +130,8 @@ async def costs_by(
     """
     statement, values = report(by, only)
     rows = await connection.execute(statement, values | await _run_ids(connection, only))
-    return [CostLine(**{**row, "keys": tuple(row["keys"])}) for row in rows.mappings()]
+    names = list(rows.keys())
+    return [CostLine(**dict(zip(names, (tuple(keys), *sums), strict=True))) for keys, *sums in rows]
 
 
 async def total_costs(connection: AsyncConnection, only: ReportFilter = EVERY_CALL) -> CostLine:

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from app import Agent, Run, Workflow, WorkflowStatus, enqueue
+from tests.support.commands import printed
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
@@ -275,20 +276,21 @@ def test_the_command_lists_shows_and_removes_budgets(standing: Stack, sizes: Siz
     assert len(json.loads(budgets(stack, "show", "tenant", "shown", "--json"))["past"]) == 1
 
 
+@pytest.mark.usefixtures("standing")
 def test_the_command_says_from_when_a_budget_counts_and_when_it_is_spent(
-    standing: Stack, sizes: Sizes
+    sizes: Sizes,
 ) -> None:
-    stack, words = standing, ("tenant", "counted", "--limit", "1", "--period", "month")
-    nothing = budgets(stack, "set", *words)
-    budgets(stack, "remove", "tenant", "counted")
+    words = ("tenant", "counted", "--limit", "1", "--period", "month")
+    nothing = printed("budgets", "set", *words)
+    printed("budgets", "remove", "tenant", "counted")
     enqueue(Workflow(name="counted", agents=[agent("one")]), tenant="counted").wait(END_S)
 
-    later = budgets(stack, "set", *words)
-    facts = json.loads(budgets(stack, "set", *words, "--json"))
-    from_start = budgets(stack, "set", *words, "--from-start")
-    kept = budgets(stack, "set", *words)
-    (forecast,) = json.loads(budgets(stack, "--forecast", "--json"))
-    table = budgets(stack, "--forecast")
+    later = printed("budgets", "set", *words)
+    facts = json.loads(printed("budgets", "set", *words, "--json"))
+    from_start = printed("budgets", "set", *words, "--from-start")
+    kept = printed("budgets", "set", *words)
+    (forecast,) = json.loads(printed("budgets", "--forecast", "--json"))
+    table = printed("budgets", "--forecast")
 
     spent = f"${sizes.cost_usd:.6f}"
     assert (

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from app.client.event_bus import EventBus
     from app.client.history import Event
     from app.client.monitor import Monitor
-    from app.client.run import Run, enqueue, enqueue_async
+    from app.client.run import Run, enqueue, enqueue_async, list_runs
     from app.domain.agent import Agent, AgentResult
     from app.domain.dependencies import DependencyResolver
     from app.domain.events import RunEvent
@@ -65,6 +65,7 @@ _MODULES = {
     "WorkflowStatus": "app.domain.status",
     "enqueue": "app.client.run",
     "enqueue_async": "app.client.run",
+    "list_runs": "app.client.run",
     "tool": "app.tools.tool",
 }
 
@@ -101,6 +102,7 @@ __all__ = [
     "WorkflowStatus",
     "enqueue",
     "enqueue_async",
+    "list_runs",
     "tool",
 ]
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import Annotated, Any
@@ -15,12 +16,19 @@ from app.cli.cluster import ask, transaction
 from app.cli.output import answer, console, moment, print_json
 from app.cli.parameters import AsJson, Wide
 from app.cli.tables import Table, fixed, note, number, table, words
-from app.costs.budgets import BudgetAccount, BudgetHistory, budget_history, standing_budgets
+from app.costs.budgets import (
+    BudgetAccount,
+    BudgetForecast,
+    BudgetHistory,
+    budget_forecasts,
+    budget_history,
+    standing_budgets,
+)
 from app.domain.budgets import BudgetTerms, Period, StandingScope, budget_label, check_subject
 from app.domain.counts import counted
 from app.domain.money import aligned_dollars, dollars
 from app.errors import UnknownBudget
-from app.storage.standing import remove_budget, set_budget
+from app.storage.standing import remove_budget, set_budget, spent_since
 
 Scope = Annotated[
     StandingScope, typer.Argument(metavar="SCOPE", help="workflow, module, tenant or all.")
@@ -42,15 +50,40 @@ AMOUNTS = (
 COLUMNS = (fixed("scope"), words("subject", 10), fixed("period", drop=5), *AMOUNTS)
 PAST_COLUMNS = (fixed("period"), fixed("since (UTC)"), *AMOUNTS)
 BURN_DOWN = (fixed("from (UTC)"), number("spent"), number("left after"))
+FORECAST_COLUMNS = (
+    fixed("scope"),
+    words("subject", 10),
+    fixed("period", drop=5),
+    number("left"),
+    number("last hour", drop=3),
+    fixed("spent up (UTC)"),
+    number("at period's end", drop=4),
+    number("last 24 h", drop=6),
+    fixed("at that rate spent up (UTC)", drop=7),
+    number("at that rate at period's end", drop=8),
+)
 PER_CENT = 100
 
 group = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @group.callback(invoke_without_command=True)
-def budgets(context: typer.Context, wide: Wide = False, json: AsJson = False) -> None:
+def budgets(
+    context: typer.Context,
+    forecast: Annotated[
+        bool,
+        typer.Option(
+            "--forecast", help="Project the spending with the rate of the last hour and day."
+        ),
+    ] = False,
+    wide: Wide = False,
+    json: AsJson = False,
+) -> None:
     """List the standing budgets, or change them."""
     if context.invoked_subcommand is not None:
+        return
+    if forecast:
+        _show_forecasts(json=json, wide=wide)
         return
 
     found = transaction(standing_budgets)
@@ -82,11 +115,20 @@ def set_(  # noqa: PLR0913  one parameter per term
     ] = "50,80,100",
     start_hour: Annotated[int, typer.Option(help="Hour at which days begin, in UTC.")] = 0,
     start_day: Annotated[int, typer.Option(help="Day on which months begin, 1 to 28.")] = 1,
+    from_start: Annotated[
+        bool,
+        typer.Option(
+            "--from-start",
+            help="Also count what was spent since the start of the current period, or ever.",
+        ),
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Set a budget, or change it.
 
-    The budget applies from the next call on. The current period keeps its spending so far.
+    The budget applies from the next call on. A new budget counts the calls from now on, or with
+    --from-start all calls of its current period. A budget that is changed keeps its spending so
+    far.
     """
     terms = BudgetTerms(
         scope=scope,
@@ -98,13 +140,34 @@ def set_(  # noqa: PLR0913  one parameter per term
         start_hour=start_hour,
         start_day=start_day,
     )
-    _wake(transaction(partial(set_budget, terms=terms)))
+    _wake(transaction(partial(set_budget, terms=terms, from_start=from_start)))
     found = transaction(partial(standing_budgets, scope=scope, subject=subject))
     (account,) = [each for each in found if each.period is period]
-    answer(
-        _facts(account),
+    ledger_usd = transaction(
+        partial(spent_since, scope=scope, subject=subject, since=account.period_start)
+    )
+    uncounted_usd = max(ledger_usd - account.spent_usd, Decimal(0))
+    lines = (
         f"{terms.label}: {dollars(account.limit_usd)}, {dollars(account.left_usd)} left",
-        json=json,
+        _counted_from(account, uncounted_usd, from_start=from_start),
+    )
+    answer(_facts(account) | {"uncounted_usd": uncounted_usd}, "\n".join(lines), json=json)
+
+
+def _counted_from(account: BudgetAccount, uncounted_usd: Decimal, *, from_start: bool) -> str:
+    """Say which calls a budget counts that was just set."""
+    start = f"since {moment(account.period_start)} UTC" if account.period_start else "ever"
+    if from_start:
+        return f"It counts all calls {start}, {dollars(account.spent_usd)} so far."
+    if account.spent_usd:
+        counted = f"It keeps the {dollars(account.spent_usd)} that it has counted so far"
+    else:
+        counted = "It counts the calls from now on"
+    if not uncounted_usd:
+        return f"{counted}; nothing else was spent {start}."
+    return (
+        f"{counted}; the other {dollars(uncounted_usd)} that were spent {start} are not counted "
+        "(--from-start counts them)."
     )
 
 
@@ -161,6 +224,31 @@ def remove(
         "\n".join(f"removed: {budget_label(scope, subject, each)}" for each in removed),
         json=json,
     )
+
+
+def _show_forecasts(*, json: bool, wide: bool) -> None:
+    found = transaction(budget_forecasts)
+    answer(found, forecast_table(found), json=json, wide=wide)
+
+
+def forecast_table(found: Sequence[BudgetForecast]) -> Table:
+    """Return what is spent if budgets are used as in the last hour, and as in the last day."""
+    rows = [
+        (
+            *(each.scope, each.subject, each.period, aligned_dollars(each.left_usd)),
+            *_forecast(each.last_hour_usd, each.exhausted_at_by_hour, each.period_usd_by_hour),
+            *_forecast(each.last_day_usd, each.exhausted_at_by_day, each.period_usd_by_day),
+        )
+        for each in found
+    ]
+    return table(FORECAST_COLUMNS, rows)
+
+
+def _forecast(
+    rate_usd: Decimal, exhausted_at: datetime | None, period_usd: Decimal | None
+) -> tuple[str, str, str]:
+    at_end = "" if period_usd is None else aligned_dollars(period_usd)
+    return aligned_dollars(rate_usd), moment(exhausted_at), at_end
 
 
 def _wake(agent_run_ids: tuple[UUID, ...]) -> None:

@@ -9,7 +9,7 @@ from app.cli.cluster import transaction
 from app.cli.costs import cost_table
 from app.cli.messages import tell
 from app.cli.output import console
-from app.costs.reports import CostLine, costs_by, total_costs
+from app.costs.reports import CostLine, ReportFilter, costs_by, total_costs
 from app.domain.counts import counted
 
 COMPARED = ("requests", "input_tokens", "cached_tokens", "output_tokens")
@@ -21,13 +21,14 @@ def print_costs(run_id: UUID) -> list[CostLine]:
     Returns:
         The lines by model.
     """
-    total = transaction(partial(total_costs, run_id=run_id))
+    only = ReportFilter(run_id=run_id)
+    total = transaction(partial(total_costs, only=only))
     lines: list[CostLine] = []
     printer = console()
     for by in ("agent", "module", "model"):
-        lines = transaction(partial(costs_by, by=by, run_id=run_id))
+        lines = transaction(partial(costs_by, by=(by,), only=only))
         printer.print(
-            cost_table(lines, total, by, title=f"Cost by {by}, from Postgres").without_wide()
+            cost_table(lines, total, (by,), title=f"Cost by {by}, from Postgres").without_wide()
         )
         printer.print()
     return lines

@@ -1,6 +1,7 @@
 """Arguments and options that several commands share, and the parsers of ages and moments."""
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -16,8 +17,46 @@ Wide = Annotated[
         "--wide", help="Show all columns and whole ids, also beyond the terminal's width."
     ),
 ]
+Tenant = Annotated[str | None, typer.Option(help="Only runs of this tenant.")]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        metavar="KEY[=VALUE]",
+        help="Only runs with this label; without a value, with any value. Several options are "
+        "all fulfilled.",
+    ),
+]
 DAYS = {"today": timedelta(0), "yesterday": timedelta(days=1)}
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def read_labels(given: Iterable[str] | None) -> dict[str, str]:
+    """Read the labels of a run, such as ``team=claims``.
+
+    Raises:
+        typer.BadParameter: If a text has no ``=``, or if a key is given twice.
+    """
+    found = read_label_filter(given)
+    labels = {key: value for key, value in found.items() if value is not None}
+    if missing := found.keys() - labels.keys():
+        raise typer.BadParameter(f"--label {min(missing)} has no value: give KEY=VALUE")
+    return labels
+
+
+def read_label_filter(given: Iterable[str] | None) -> dict[str, str | None]:
+    """Read labels that runs must have; the value of a key without ``=`` is None.
+
+    Raises:
+        typer.BadParameter: If a key is given twice.
+    """
+    found: dict[str, str | None] = {}
+    for text in given or ():
+        key, equals, value = text.partition("=")
+        if key in found:
+            raise typer.BadParameter(f"--label {key} is given twice: give one value")
+        found[key] = value if equals else None
+    return found
 
 
 def read_age(text: str) -> timedelta | None:

@@ -13,7 +13,7 @@ from app.cli.cluster import ask, transaction
 from app.cli.follow import exit_code, follow, missing_worker_hints, wait_for_end
 from app.cli.messages import say
 from app.cli.output import answer, console, json_text, print_json
-from app.cli.parameters import AsJson
+from app.cli.parameters import AsJson, read_labels
 from app.cli.progress_views import LineView, best_view
 from app.cli.run_input import File, Inputs, load_workflow, read_input
 from app.cli.run_page import show_incomplete
@@ -28,9 +28,10 @@ from app.storage.runs import RunRecord
 OUTPUT_WIDTH = 300
 
 
-def run(
+def run(  # noqa: PLR0913  one parameter per option
     file: File,
     inputs: Inputs = None,
+    *,
     weight: Annotated[
         float, typer.Option(help="The run's share of a rate limit, relative to other runs.")
     ] = 1.0,
@@ -39,6 +40,14 @@ def run(
     ] = None,
     key: Annotated[
         str | None, typer.Option(help="A name for the run; the same name gives the same run.")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label",
+            metavar="KEY=VALUE",
+            help="A label of the run, for filters of runs and costs; may be repeated.",
+        ),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", "-f", help="Watch the run until it has ended.")
@@ -54,7 +63,7 @@ def run(
     With --follow the exit code is 0 if the run has completed, 3 if it has completed partially, 1 if
     it has failed or was cancelled, and 4 if it was still going when --timeout was over.
     """
-    options = RunOptions(weight=weight, tenant=tenant, key=key)
+    options = RunOptions(weight=weight, tenant=tenant, key=key, labels=read_labels(label))
     given = read_input(inputs or [])
     loaded = load_workflow(file)
     run_input = {**loaded.input, **given}

@@ -97,6 +97,7 @@ def _head(run: RunProgress) -> Facts:
             ("created", f"{moment(run.created_at)} UTC"),
             ("took", seconds(run.started_at, run.finished_at)),
             ("key", run.key or ""),
+            ("labels", ", ".join(f"{key}={value}" for key, value in sorted(run.labels.items()))),
             ("rerun of", f"{run.rerun_of} from {run.rerun_from}" if run.rerun_of else ""),
             ("part of", run.part_of or ""),
             ("pruned", _pruned(run.pruned_at)),

@@ -8,14 +8,17 @@ from typing import Annotated
 import typer
 
 from app.cli.cluster import ask, find, transaction
+from app.cli.messages import say
 from app.cli.output import answer, moment, print_json, seconds
-from app.cli.parameters import AsJson, RunId, Wide
+from app.cli.parameters import AsJson, Labels, RunId, Tenant, Wide, read_label_filter
 from app.cli.run import facts_of, follow_to_end
 from app.cli.run_page import show_run
 from app.cli.tables import Table, note, number, run_id, state, table, words
 from app.domain.money import aligned_dollars
+from app.domain.run_filter import RunFilter
 from app.domain.status import WorkflowStatus
 from app.monitoring.whole_run import read_whole_run
+from app.storage.run_lists import find_unknown
 from app.storage.runs import RunRecord
 
 COLUMNS = (
@@ -32,13 +35,25 @@ COLUMNS = (
 
 def runs(
     status: Annotated[WorkflowStatus | None, typer.Option(help="Only runs in this state.")] = None,
+    tenant: Tenant = None,
+    workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.")] = None,
+    label: Labels = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most runs to list.")] = 20,
     wide: Wide = False,
     json: AsJson = False,
 ) -> None:
     """List the newest runs."""
-    found = ask(lambda client: client.runs.list(status, limit))
+    only = RunFilter(tenant=tenant, workflow=workflow, labels=read_label_filter(label))
+    found = ask(lambda client: client.runs.list(status, limit, only))
     answer([facts_of(record) for record in found], runs_table(found), json=json, wide=wide)
+    if not found:
+        say_unknown(only)
+
+
+def say_unknown(only: RunFilter) -> None:
+    """Name, on standard error, the tenant, workflow and labels of a filter that do not exist."""
+    for sentence in transaction(partial(find_unknown, only=only)):
+        say(sentence)
 
 
 def runs_table(found: Sequence[RunRecord]) -> Table:

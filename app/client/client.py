@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.bootstrap import Platform
 from app.client.acceptance import Acceptance
 from app.client.control import Control
+from app.client.costs import Costs
 from app.client.history import History
 from app.client.limits import Limits
 from app.client.live_state import LiveState
@@ -111,6 +112,11 @@ class Client:
     def results(self) -> Results:
         """Methods for outcomes of runs: outputs, results, context."""
         return Results(self.runs, self.workflows, self._shared.transactions)
+
+    @cached_property
+    def costs(self) -> Costs:
+        """Methods for reports of costs."""
+        return Costs(self._scope, self._shared.transactions, self.runs)
 
     @cached_property
     def limits(self) -> Limits:

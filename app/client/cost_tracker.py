@@ -1,19 +1,23 @@
 """CostTracker: prices of calls, spending and remaining budgets, for the whole cluster."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from app.client.process import transaction
+from app.client.costs import CostReport
+from app.client.process import process, transaction
 from app.configuration.settings import load_settings
 from app.costs import tracking
 from app.costs.pricing import Pricing
+from app.costs.reports import ReportFilter
 from app.domain.agent import provider_of_model
 from app.domain.bounds import Bounds, find_problem
 from app.domain.json_values import find_json_problem
 from app.domain.money import round_to_ledger
 from app.domain.policies import CostConfig
+from app.domain.run_filter import RunFilter
 from app.domain.usage import Usage
 from app.errors import UnknownRun, UnknownWorkflow, WorkflowError
 
@@ -137,6 +141,48 @@ class CostTracker:
             raise UnknownRun(f"{agent_id!r} is not the id of an agent run") from error
         return transaction(partial(tracking.agent_within_budget, agent_run_id=id_))
 
+    def report(
+        self,
+        by: str | Sequence[str] = "model",
+        *,
+        run_id: str | None = None,
+        since: datetime | None = None,
+        tenant: str | None = None,
+        workflow: str | None = None,
+        outer_workflow: str | None = None,
+        labels: Mapping[str, str | None] | None = None,
+    ) -> CostReport:
+        """Return the costs by one or several dimensions, as ``agentchord costs`` does.
+
+        Args:
+            by: Dimensions such as ``"tenant,model"`` or ``["label:team", "day"]``.
+            run_id: The only run that is counted, with everything inside it.
+            since: Time before which no call is counted; a time without a zone is in UTC.
+            tenant: The only tenant.
+            workflow: The only workflow under whose name calls are booked.
+            outer_workflow: The only workflow of the outer runs, with its sub-workflows.
+            labels: Labels of the calls' runs; None as a value stands for any value.
+
+        Raises:
+            ConfigurationError: If there is no such dimension.
+            WorkflowError: If no run can have such a label. This is a ValueError.
+            UnknownRun: If there is no such run. This is a LookupError.
+
+        Example:
+            for line in CostTracker().report("tenant,model", labels={"team": "claims"}).lines:
+                print(line.keys, line.cost_usd)
+        """
+        if since is not None and since.tzinfo is None:
+            since = since.replace(tzinfo=UTC)
+        only = ReportFilter(
+            run_id=None if run_id is None else _run_uuid(run_id),
+            since=since,
+            runs=RunFilter(tenant=tenant, workflow=workflow, labels=labels or {}),
+            outer_workflow=outer_workflow,
+        )
+        dimensions = [by] if isinstance(by, str) else by
+        return process().run(lambda client: client.costs.report(dimensions, only))
+
     def get_statistics(self) -> dict[str, Any]:
         """Return totals of the cluster's ledger.
 
@@ -146,6 +192,13 @@ class CostTracker:
             standing budgets in their current periods.
         """
         return transaction(tracking.cost_statistics)
+
+
+def _run_uuid(run_id: str) -> UUID:
+    try:
+        return UUID(run_id)
+    except ValueError as error:
+        raise UnknownRun(f"{run_id!r} is not the id of a run: see `agentchord runs`") from error
 
 
 def _uuid(workflow_id: str) -> UUID:

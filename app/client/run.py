@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -15,6 +15,7 @@ from app.client.results import RunState, models_of
 from app.domain.agent import AgentResult
 from app.domain.events import checked_after
 from app.domain.money import readable
+from app.domain.run_filter import RunFilter
 from app.domain.run_options import RunOptions
 from app.domain.status import WorkflowStatus
 from app.domain.workflow import Workflow
@@ -84,6 +85,11 @@ class Run:
     def cost(self) -> Decimal:
         """Dollars that the run has spent so far, including failed and retried calls."""
         return readable(self.record.spent_usd)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of the run, with the default labels of its workflow."""
+        return dict(self.record.labels)
 
     @property
     def outputs(self) -> dict[str, Any]:
@@ -278,6 +284,7 @@ def enqueue(
     weight: float = 1.0,
     tenant: str | None = None,
     key: str | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Run:
     """Start a run of a workflow from any Python process, and return at once.
 
@@ -291,18 +298,21 @@ def enqueue(
         key: A name for the run, such as ``invoice-42``. If any process calls ``enqueue`` with the
             same key again, the call returns the same run. A key names one run of the cluster
             forever.
+        labels: Texts by key, such as ``{"team": "claims"}``, by which lists and reports of runs are
+            filtered. They override the labels of the workflow. An existing run with the same key
+            keeps its labels.
 
     Returns:
         A handle of the run.
 
     Raises:
         WorkflowError: If the input does not fit the workflow, if the weight is not from 0.001 to
-            1,000, or if the tenant or the key is not a valid name.
+            1,000, or if the tenant, the key or a label is not valid.
         RunConflict: If the run with that key has another workflow, input or tenant.
         UnknownModel: If a model has no price.
         ServiceUnavailable: If Postgres cannot be reached; in this case nothing is stored.
     """
-    options = RunOptions(weight=weight, tenant=tenant, key=key)
+    options = RunOptions(weight=weight, tenant=tenant, key=key, labels=labels or {})
     run_id = _blocking(lambda client: client.runs.enqueue(workflow, input or {}, options))
     return Run(run_id, models_of(workflow))
 
@@ -314,13 +324,44 @@ async def enqueue_async(
     weight: float = 1.0,
     tenant: str | None = None,
     key: str | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Run:
     """Do the same as ``enqueue``, for a caller on an event loop, such as a FastAPI route."""
-    options = RunOptions(weight=weight, tenant=tenant, key=key)
+    options = RunOptions(weight=weight, tenant=tenant, key=key, labels=labels or {})
     run_id = await process().run_async(
         lambda client: client.runs.enqueue(workflow, input or {}, options)
     )
     return Run(run_id, models_of(workflow))
+
+
+def list_runs(
+    status: WorkflowStatus | str | None = None,
+    *,
+    limit: int = 20,
+    tenant: str | None = None,
+    workflow: str | None = None,
+    labels: Mapping[str, str | None] | None = None,
+) -> Sequence[RunRecord]:
+    """Return the newest runs, without the runs of sub-workflows and without inputs.
+
+    Args:
+        status: State of the runs; None means any state.
+        limit: Largest number of runs.
+        tenant: The only tenant.
+        workflow: Name of the only workflow.
+        labels: Labels that the runs have; None as a value stands for any value.
+
+    Raises:
+        ValueError: If there is no such state.
+        WorkflowError: If no run can have such a label. This is a ValueError.
+
+    Example:
+        for record in list_runs("failed", labels={"batch": "2026-11"}):
+            print(record.id, record.labels, record.error)
+    """
+    wanted = None if status is None else WorkflowStatus(status)
+    only = RunFilter(tenant=tenant, workflow=workflow, labels=labels or {})
+    return _blocking(lambda client: client.runs.list(wanted, limit, only))
 
 
 def _blocking(step: Callable[[Client], Awaitable[Result]]) -> Result:

@@ -13,12 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.bootstrap import Platform
 from app.client.acceptance import Acceptance
 from app.client.transactions import Transactions
+from app.domain.labels import merged_labels
+from app.domain.run_filter import EVERY_RUN, RunFilter
 from app.domain.run_options import RunOptions
 from app.domain.scope import Scope
 from app.domain.status import WorkflowStatus
 from app.domain.workflow import Workflow
 from app.errors import UnknownRun, WaitTimeout
-from app.storage import new_runs, runs
+from app.storage import new_runs, run_lists, runs
 from app.storage.group_commit import Batches, GroupCommit
 from app.storage.runs import AgentRunRecord, RunRecord
 
@@ -86,14 +88,18 @@ class Runs:
         Raises:
             WorkflowError: If the input does not fit the workflow, if no provider serves an agent,
                 or if an agent's model does not accept a parameter. This error is also raised if an
-                agent's kind is not known here, if the kind refuses the agent's settings, or if the
-                tenant's name looks like another name.
+                agent's kind is not known here, if the kind refuses the agent's settings, if the
+                tenant's name looks like another name, or if there are too many labels.
             RunConflict: If the run with that key has another workflow, input or tenant.
             OutOfScope: If the options name a tenant that is not the tenant of the scope.
             UnknownModel: If a model has no price.
             ServiceUnavailable: If Postgres cannot be reached; in this case nothing is stored.
         """
-        options = replace(options, tenant=self._scope.tenant_of_new_run(options.tenant))
+        options = replace(
+            options,
+            tenant=self._scope.tenant_of_new_run(options.tenant),
+            labels=merged_labels(workflow.labels, options.labels),
+        )
         options.check_tenant()
         await self._acceptance.check_input(workflow, input_, options.tenant)
         wanted = _Wanted(workflow=workflow, input=input_, options=options)
@@ -126,11 +132,23 @@ class Runs:
         await self.read(run_id)
         return await self._transactions.run(partial(runs.read_agent_runs, run_id=run_id))
 
-    async def list(self, status: WorkflowStatus | None, limit: int) -> Sequence[RunRecord]:
-        """Return the newest runs of the scope, without the runs of sub-workflows."""
+    async def list(
+        self,
+        status: WorkflowStatus | None = None,
+        limit: int = 20,
+        only: RunFilter = EVERY_RUN,
+    ) -> Sequence[RunRecord]:
+        """Return the newest runs of the scope, without the runs of sub-workflows.
+
+        Args:
+            status: State of the runs; None means any state.
+            limit: Largest number of runs.
+            only: Tenant, workflow and labels of the runs. The runs of a tenant outside the scope
+                are treated like runs that do not exist.
+        """
         tenant = self._scope.tenant
         return await self._transactions.run(
-            partial(runs.list_runs, status=status, limit=limit, tenant=tenant)
+            partial(run_lists.list_runs, status=status, limit=limit, tenant=tenant, only=only)
         )
 
     async def wait(self, run_id: UUID, timeout_s: float | None) -> RunRecord:

@@ -35,13 +35,24 @@ READ_PAST: TextClause = text("""
     ORDER BY period, period_start DESC NULLS FIRST LIMIT :limit
 """)
 # The condition on created_at only lets the search use the index of that column. An entry counts if
-# the budget's id is in the entry's budget_ids.
+# the budget's id is in the entry's budget_ids, or if the budget has counted the entry when it was
+# set.
 READ_SPENDING: TextClause = text("""
-    SELECT date_trunc(:step, created_at, 'UTC') AS at, sum(cost_usd) AS spent_usd
-    FROM cost_entries
-    WHERE created_at >= coalesce(CAST(:since AS timestamptz), '-infinity')
-        AND :id = ANY(budget_ids)
+    SELECT date_trunc(:step, e.created_at, 'UTC') AS at, sum(e.cost_usd) AS spent_usd
+    FROM cost_entries e, budgets b
+    WHERE b.id = :id AND e.created_at >= coalesce(CAST(:since AS timestamptz), '-infinity')
+        AND (b.id = ANY(e.budget_ids) OR b.counted_to IS NOT NULL AND e.id <= b.counted_to
+            AND CASE b.scope WHEN 'all' THEN true WHEN 'workflow' THEN e.workflow = b.subject
+                WHEN 'module' THEN e.module = b.subject WHEN 'tenant' THEN e.tenant = b.subject END)
     GROUP BY 1 ORDER BY 1
+""")
+READ_FORECASTS: TextClause = text("""
+    SELECT scope, subject, period, period_start, period_end, limit_usd, spent_usd, held_usd,
+        left_usd, last_hour_usd, last_day_usd, exhausted_at_by_hour, period_usd_by_hour,
+        exhausted_at_by_day, period_usd_by_day
+    FROM budget_forecast
+    ORDER BY array_position(ARRAY['all', 'tenant', 'module', 'workflow'], scope), subject,
+        array_position(ARRAY['none', 'month', 'day'], period)
 """)
 
 
@@ -89,6 +100,47 @@ class BudgetAccount:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetForecast:
+    """The spending of a budget, projected with two rates: of the last hour and of the last day.
+
+    Attributes:
+        scope: Kind of the subject: ``all``, ``tenant``, ``module`` or ``workflow``.
+        subject: Name of the workflow, module or tenant.
+        period: Length of a period.
+        period_start: Start of the current period, or None for a budget without periods.
+        period_end: End of the current period, or None for a budget without periods.
+        limit_usd: Limit in dollars.
+        spent_usd: Dollars booked on the budget.
+        held_usd: Dollars that running calls may cost.
+        left_usd: Dollars that are neither spent nor held.
+        last_hour_usd: Dollars that the subject's calls cost in the last hour.
+        last_day_usd: Dollars that the subject's calls cost in the last 24 hours.
+        exhausted_at_by_hour: Time at which the limit is spent, with the rate of the last hour; the
+            present time if the limit is spent already; None if that is not within ten years.
+        period_usd_by_hour: Dollars spent at the end of the period, with the rate of the last hour;
+            None for a budget without periods.
+        exhausted_at_by_day: As ``exhausted_at_by_hour``, with the rate of the last 24 hours.
+        period_usd_by_day: As ``period_usd_by_hour``, with the rate of the last 24 hours.
+    """
+
+    scope: str
+    subject: str
+    period: Period
+    period_start: datetime | None
+    period_end: datetime | None
+    limit_usd: Decimal
+    spent_usd: Decimal
+    held_usd: Decimal
+    left_usd: Decimal
+    last_hour_usd: Decimal
+    last_day_usd: Decimal
+    exhausted_at_by_hour: datetime | None
+    period_usd_by_hour: Decimal | None
+    exhausted_at_by_day: datetime | None
+    period_usd_by_day: Decimal | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BurnDown:
     """One step of a period: the dollars spent in the step, and the dollars left after the step."""
 
@@ -113,6 +165,12 @@ async def standing_budgets(
     values = {"scope": scope, "subject": subject}
     rows = (await connection.execute(READ_STANDING, values)).mappings()
     return [_account(row) for row in rows]
+
+
+async def budget_forecasts(connection: AsyncConnection) -> list[BudgetForecast]:
+    """Project the spending of all standing budgets."""
+    rows = (await connection.execute(READ_FORECASTS)).mappings()
+    return [BudgetForecast(**{**row, "period": Period(row["period"])}) for row in rows]
 
 
 async def budget_history(

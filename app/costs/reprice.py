@@ -35,7 +35,8 @@ RUNS_SINCE: TextClause = text("""
     WHERE created_at >= :since AND kind IN ('actual', 'estimated') ORDER BY run_id
 """)
 ENTRIES: TextClause = text("""
-    SELECT * FROM cost_entries WHERE run_id = ANY(CAST(:run_ids AS uuid[])) ORDER BY id
+    SELECT e.*, budgets_of_entry(e) AS all_budget_ids FROM cost_entries e
+    WHERE run_id = ANY(CAST(:run_ids AS uuid[])) ORDER BY id
 """)
 PARAMETERS: TextClause = text("""
     SELECT w.id, a.agent ->> 'name' AS agent, a.agent -> 'llm_config' AS llm_config,
@@ -214,7 +215,7 @@ def _correction(
         | {
             "kind": "correction",
             "finish_reason": None,
-            "budget_ids": tuple(base["budget_ids"]),
+            "budget_ids": tuple(base["all_budget_ids"]),
             "price_version": price.version,
             "cost_usd": difference,
             "saved_usd": round_to_ledger(price.saving(usage)) - _sum(entries, "saved_usd"),

@@ -100,7 +100,7 @@ _TYPES = (
         "run_created",
         About.RUN,
         "The run was stored; from now on nothing can lose it.",
-        "workflow agents levels rerun_of rerun_from taken_over",
+        "workflow agents levels labels rerun_of rerun_from taken_over",
     ),
     _type("run_started", About.RUN, "The run was admitted, and its first level is dispatched."),
     _type("run_continued", About.RUN, "The run was admitted again, after a pause or for a retry."),

@@ -1,8 +1,10 @@
 """Options of one run, which are given when the run is enqueued and belong to no workflow."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from app.domain.bounds import Bounds, find_problem
+from app.domain.labels import check_labels
 from app.domain.plain_text import find_name_problem
 from app.domain.suggestions import shortened
 from app.errors import WorkflowError
@@ -24,6 +26,8 @@ class RunOptions:
             names the tenant.
         key: A unique name for the run. If the key is already in use, no new run is created, and
             the caller gets the existing run.
+        labels: Texts by key, such as ``{"team": "claims"}``, by which lists and reports of runs are
+            filtered. The labels override the labels of the workflow.
 
     Raises:
         WorkflowError: If a value is out of its bounds.
@@ -32,6 +36,7 @@ class RunOptions:
     weight: float = 1.0
     tenant: str | None = None
     key: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if found := find_problem(vars(self), _BOUNDS):
@@ -45,6 +50,7 @@ class RunOptions:
                     "printable characters, or none at all",
                     field=name,
                 )
+        object.__setattr__(self, "labels", check_labels(self.labels))
 
     def check_tenant(self) -> None:
         """Refuse a tenant whose name looks like another name, before a program starts a run.

@@ -3,7 +3,7 @@
 Every refusal is a WorkflowError that names the agent, shows the value and says what to do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from app.domain.data_flow import DataFlow
 from app.domain.data_flow_validation import validate_data_flow
 from app.domain.dependencies import DependencyResolver
 from app.domain.json_values import find_text_problem
+from app.domain.labels import check_labels
 from app.domain.mistakes import refuse_all
 from app.domain.suggestions import shortened
 from app.errors import WorkflowError
@@ -34,6 +35,7 @@ class Definition(Protocol):
     agents: Sequence[Agent]
     allow_partial_completion: bool
     input_schema: Any
+    labels: Mapping[str, str]
     data_flow: DataFlow
 
 
@@ -88,3 +90,4 @@ def _validate_fields(workflow: Definition) -> None:
     if found:
         field, problem = found
         raise WorkflowError(f"workflow {workflow.name!r}: {field} {problem}", field=field)
+    check_labels(workflow.labels)

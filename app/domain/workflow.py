@@ -46,6 +46,8 @@ class Workflow:
             pydantic model is the model's JSON Schema. An input that does not fit the schema is
             refused before the run is stored. With None, any input is accepted that has a value for
             each placeholder.
+        labels: The default labels of the workflow's runs, such as ``team: claims``. The labels of a
+            run override these labels. A run of a sub-workflow has the labels of the run around it.
         status: State, filled in by the engine.
         total_cost: Dollars spent, filled in by the engine.
         data_flow: The outputs that each agent sees. The definitions of the agents decide which
@@ -65,6 +67,7 @@ class Workflow:
     allow_partial_completion: bool = True
     priority: int = 5
     input_schema: Any = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     status: WorkflowStatus = WorkflowStatus.PENDING
     total_cost: float = 0.0
     data_flow: DataFlow = field(init=False, repr=False, compare=False)
@@ -134,10 +137,11 @@ class Workflow:
         }
         agents = {"agents": [agent.definition() for agent in self.agents]}
         schema = schema_of(self.input_schema)
-        # Without a schema, the key is left out, so that older workflows keep their content hash.
-        # jsonb does not keep the order of keys, so the schema is stored as a string.
+        # Without a schema or labels, the key is left out, so that older workflows keep their
+        # content hash. jsonb does not keep the order of keys, so the schema is stored as a string.
         asked = {} if schema is None else {"input_schema": json.dumps(schema)}
-        return dict(plain_json(own)) | agents | asked
+        labels = {"labels": dict(self.labels)} if self.labels else {}
+        return dict(plain_json(own)) | agents | asked | labels
 
     def content_hash(self) -> str:
         """Return the SHA-256 of the definition; workflows with the same hash are one version."""

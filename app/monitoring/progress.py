@@ -1,7 +1,7 @@
 """The progress of a run and its agents, without inputs and outputs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -18,7 +18,7 @@ from app.errors import UnknownRun
 READ_RUN: TextClause = text("""
     SELECT r.id, w.name AS workflow, w.version, r.status, r.error, r.level, r.level_count,
         b.limit_usd, b.spent_usd, r.created_at, r.started_at, r.finished_at, r.pruned_at, r.key,
-        r.rerun_of, r.rerun_from, r.ancestors[cardinality(r.ancestors)] AS part_of,
+        r.labels, r.rerun_of, r.rerun_from, r.ancestors[cardinality(r.ancestors)] AS part_of,
         r.ancestors[1] AS outermost
     FROM runs r JOIN workflows w ON w.id = r.workflow_id JOIN budgets b ON b.id = r.id
     WHERE r.id = :run_id
@@ -168,6 +168,7 @@ class RunProgress:
     finished_at: datetime | None
     pruned_at: datetime | None = None
     key: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     rerun_of: UUID | None = None
     rerun_from: str | None = None
     part_of: UUID | None = None

@@ -114,6 +114,7 @@ def _header(history: RunHistory, timeline: Timeline) -> Markup:
     facts = [f"run {run.id}", f"version {run.version}"]
     facts += [f"started {run.started_at:%Y-%m-%d %H:%M:%S} UTC"] if run.started_at else []
     facts += [f"key {run.key}"] if run.key else []
+    facts += [f"{key}={value}" for key, value in sorted(run.labels.items())]
     return Markup(
         '<div class="title"><h1>{name}</h1><span class="pill s-{state}">{status}</span></div>'
         '<p class="sub">{facts}</p><div class="figures">{figures}</div>'

@@ -26,14 +26,14 @@ ADD_RUNS: TextClause = text("""
             input jsonb, priority int, tenant text, weight float8, level_count int,
             max_parallel_agents int, allow_partial_completion bool, timeout_s float8, key text,
             input_hash text, parent_agent_run_id uuid, ancestors uuid[], cost_budget numeric,
-            created jsonb)
+            labels jsonb, created jsonb)
     ), run AS (
         INSERT INTO runs (id, workflow_id, input, priority, tenant, weight, level_count,
             max_parallel_agents, allow_partial_completion, timeout_s, key, input_hash,
-            parent_agent_run_id, ancestors)
+            parent_agent_run_id, ancestors, labels)
         SELECT id, workflow_id, input, priority, tenant, weight, level_count,
             max_parallel_agents, allow_partial_completion, timeout_s, key, input_hash,
-            parent_agent_run_id, ancestors
+            parent_agent_run_id, ancestors, labels
         FROM given
         ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
         RETURNING id
@@ -79,7 +79,7 @@ class NewRun:
         workflow_id: Id of the stored workflow.
         agents: The result of ``agent_rows`` for the workflow.
         input: JSON values by key.
-        options: Tenant, weight and key.
+        options: Tenant, weight, key and labels; the labels of the workflow are among them already.
         parent: The agent run whose sub-workflow this run executes; None if there is no such agent
             run.
     """
@@ -211,10 +211,12 @@ def _run_row(new: NewRun, id_: UUID) -> dict[str, Any]:
         "parent_agent_run_id": parent and parent.agent_run_id,
         "ancestors": parent.ancestors if parent else (),
         "cost_budget": str(workflow.cost_budget),
+        "labels": options.labels,
         "created": {
             "workflow": workflow.name,
             "agents": len(workflow.agents),
             "levels": new.level_count,
+            **({"labels": options.labels} if options.labels else {}),
         },
     }
 

@@ -37,9 +37,10 @@ ITEMS_OF_RUN: TextClause = text("""
 RERUN: TextClause = text("""
     WITH run AS (
         INSERT INTO runs (id, workflow_id, input, priority, tenant, weight, level, level_count,
-            max_parallel_agents, allow_partial_completion, timeout_s, rerun_of, rerun_from, round)
+            max_parallel_agents, allow_partial_completion, timeout_s, rerun_of, rerun_from, round,
+            labels)
         SELECT :new, workflow_id, input, priority, tenant, weight, :level, level_count,
-            max_parallel_agents, allow_partial_completion, timeout_s, id, :agent, :round
+            max_parallel_agents, allow_partial_completion, timeout_s, id, :agent, :round, labels
         FROM runs WHERE id = :id RETURNING id
     ), budget AS (
         INSERT INTO budgets (id, scope, subject, limit_usd, thresholds)

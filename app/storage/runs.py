@@ -32,20 +32,12 @@ NEWEST_DEFINITIONS: TextClause = text("""
 """)
 READ_RUNS: TextClause = text("""
     SELECT r.id, r.status, r.error, r.level, r.level_count, r.created_at, r.started_at,
-        r.finished_at, r.pruned_at, r.key, r.rerun_of, r.rerun_from, r.workflow_id, r.input,
+        r.finished_at, r.pruned_at, r.key, r.labels, r.rerun_of, r.rerun_from, r.workflow_id,
+        r.input,
         w.name AS workflow, w.version, b.limit_usd, b.spent_usd, b.held_usd
     FROM runs r JOIN workflows w ON w.id = r.workflow_id JOIN budgets b ON b.id = r.id
     WHERE r.id = ANY(CAST(:ids AS uuid[]))
         AND (CAST(:tenant AS text) IS NULL OR r.tenant = :tenant)
-""")
-LIST_RUNS: TextClause = text("""
-    SELECT r.id, r.status, r.error, r.level, r.level_count, r.created_at, r.started_at,
-        r.finished_at, r.pruned_at, r.key, r.rerun_of, r.rerun_from, r.workflow_id, NULL AS input,
-        w.name AS workflow, w.version, b.limit_usd, b.spent_usd, b.held_usd
-    FROM runs r JOIN workflows w ON w.id = r.workflow_id JOIN budgets b ON b.id = r.id
-    WHERE (CAST(:status AS text) IS NULL OR r.status = :status) AND r.parent_agent_run_id IS NULL
-        AND (CAST(:tenant AS text) IS NULL OR r.tenant = :tenant)
-    ORDER BY r.id DESC LIMIT :limit
 """)
 READ_AGENT_RUNS: TextClause = text("""
     SELECT a.id, a.name, a.module, a.provider, a.model, a.level, a.priority, a.status, a.attempt,
@@ -85,7 +77,8 @@ class RunRecord:
 
     If the run is a rerun, ``rerun_of`` is the run whose results the rerun took over. In this case,
     ``rerun_from`` is the agent from which the rerun started. ``pruned_at`` is the time at which the
-    run's input, outputs and history were removed.
+    run's input, outputs and history were removed. ``labels`` are the run's labels, with the default
+    labels of its workflow.
     """
 
     id: UUID
@@ -105,6 +98,7 @@ class RunRecord:
     finished_at: datetime | None
     pruned_at: datetime | None
     key: str | None
+    labels: Mapping[str, str]
     rerun_of: UUID | None
     rerun_from: str | None
 
@@ -198,23 +192,11 @@ async def read_runs(
 ) -> list[RunRecord]:
     """Read the runs with these ids, in any order; leave out unknown ids and other tenants' runs."""
     rows = await connection.execute(READ_RUNS, {"ids": list(ids), "tenant": tenant})
-    return [_run_record(row) for row in rows.mappings()]
+    return [run_record(row) for row in rows.mappings()]
 
 
-async def list_runs(
-    connection: AsyncConnection,
-    *,
-    status: WorkflowStatus | None = None,
-    limit: int = 20,
-    tenant: str | None = None,
-) -> list[RunRecord]:
-    """Read the newest runs without their inputs; if a tenant is given, only the tenant's runs."""
-    values = {"status": status, "limit": limit, "tenant": tenant}
-    rows = await connection.execute(LIST_RUNS, values)
-    return [_run_record(row) for row in rows.mappings()]
-
-
-def _run_record(row: RowMapping) -> RunRecord:
+def run_record(row: RowMapping) -> RunRecord:
+    """Return the record of a row."""
     return RunRecord(**{**row, "status": WorkflowStatus(row["status"])})
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: The revision that this version needs. Revisions are numbered, so a higher number is newer.
-HEAD = "0023"
+HEAD = "0024"
 REVISION = text("SELECT version_num FROM alembic_version")
 MIGRATION_LOCK = 7_465_001
 #: A migration may work for long on large tables, and waits for the migration of another process.

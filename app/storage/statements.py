@@ -251,17 +251,18 @@ TAKE_HOLDS: TextClause = text("""
     RETURNING call_id, agent_run_id, budget_ids, amount_usd
 """)
 
-# The statement has two parts, because corrections and the other kinds have different indexes.
+# The statement has two parts, because corrections and the other kinds have different indexes. The
+# budgets of an entry are also the budgets that have counted the entry when they were set.
 ENTRIES_OF_CALLS: TextClause = text("""
-    SELECT call_id, kind, outcome, budget_ids, cost_usd, saved_usd, input_tokens, cached_tokens,
-        cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
-        citation_tokens, web_searches, container_seconds
-    FROM cost_entries WHERE call_id = ANY(CAST(:call_ids AS uuid[])) AND kind <> 'correction'
+    SELECT call_id, kind, outcome, budgets_of_entry(e) AS budget_ids, cost_usd, saved_usd,
+        input_tokens, cached_tokens, cache_write_tokens, cache_write_1h_tokens, output_tokens,
+        reasoning_tokens, citation_tokens, web_searches, container_seconds
+    FROM cost_entries e WHERE call_id = ANY(CAST(:call_ids AS uuid[])) AND kind <> 'correction'
     UNION ALL
-    SELECT call_id, kind, outcome, budget_ids, cost_usd, saved_usd, input_tokens, cached_tokens,
-        cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
-        citation_tokens, web_searches, container_seconds
-    FROM cost_entries WHERE call_id = ANY(CAST(:call_ids AS uuid[])) AND kind = 'correction'
+    SELECT call_id, kind, outcome, budgets_of_entry(e) AS budget_ids, cost_usd, saved_usd,
+        input_tokens, cached_tokens, cache_write_tokens, cache_write_1h_tokens, output_tokens,
+        reasoning_tokens, citation_tokens, web_searches, container_seconds
+    FROM cost_entries e WHERE call_id = ANY(CAST(:call_ids AS uuid[])) AND kind = 'correction'
 """)
 
 # agents: [{id, attempt, held, spent, ended, ...}]; the columns after "ended" describe the ending.

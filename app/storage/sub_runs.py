@@ -27,7 +27,7 @@ from app.storage.session import dumps
 from app.storage.statements import LOCK_AGENT_RUNS
 
 LOCK_BOTH: TextClause = text("""
-    SELECT id, status, stop_as, priority, tenant, weight, ancestors, pruned_at,
+    SELECT id, status, stop_as, priority, tenant, weight, labels, ancestors, pruned_at,
         input <> CAST(:input AS jsonb) AS input_changed FROM runs
     WHERE id = :run_id OR parent_agent_run_id = :agent_run_id ORDER BY id FOR NO KEY UPDATE
 """)
@@ -210,7 +210,7 @@ async def _create(connection: AsyncConnection, request: SubRunRequest, outer: Ro
         rules,
         workflow_id,
         request.input,
-        RunOptions(weight=outer.weight, tenant=outer.tenant),
+        RunOptions(weight=outer.weight, tenant=outer.tenant, labels=outer.labels),
         request.thresholds,
         parent=Parent(agent_run_id=request.agent_run_id, ancestors=(*outer.ancestors, outer.id)),
     )

@@ -148,6 +148,22 @@ class Run(Table):
         Index("ix_runs_running", "id", postgresql_where="status = 'running'"),
         # The short ids by which commands name runs.
         Index("ix_runs_short_id", text('"right"(id::text, 8)')),
+        # The filters of lists, which have no inner runs. Reports of costs by label need inner runs.
+        Index(
+            "ix_runs_workflow_id",
+            "workflow_id",
+            "id",
+            postgresql_where="parent_agent_run_id IS NULL",
+        ),
+        Index(
+            "ix_runs_tenant",
+            "tenant",
+            "id",
+            postgresql_where="tenant IS NOT NULL AND parent_agent_run_id IS NULL",
+        ),
+        Index(
+            "ix_runs_labels", "labels", postgresql_using="gin", postgresql_where="labels <> '{}'"
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -188,6 +204,8 @@ class Run(Table):
     # outer runs.
     parent_agent_run_id: Mapped[UUID | None]
     ancestors: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default=text("'{}'"))
+    # Texts by key, which never change; an inner run has the labels of the outer run.
+    labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -401,6 +419,7 @@ class Budget(Spending, Table):
         UniqueConstraint(
             "scope", "subject", "period", "period_start", postgresql_nulls_not_distinct=True
         ),
+        Index("ix_budgets_counted_to", "counted_to", postgresql_where="counted_to IS NOT NULL"),
         CheckConstraint(_one_of("scope", BUDGET_SCOPES), name="scope"),
         CheckConstraint(_one_of("period", BUDGET_PERIODS), name="period"),
         CheckConstraint(
@@ -428,6 +447,9 @@ class Budget(Spending, Table):
     reached: Mapped[int] = mapped_column(server_default=text("0"))
     # Whether holds may be waiting for the budget; the queue is read only if this column is true.
     awaited: Mapped[bool] = mapped_column(server_default=text("false"))
+    # If the budget counts from the start of its period: the last entry of the ledger that was
+    # counted when the budget was set. Entries up to this one do not name the budget.
+    counted_to: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Hold(Table):

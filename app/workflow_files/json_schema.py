@@ -14,6 +14,7 @@ from app.domain.agent_validation import NAME
 from app.domain.attachments import DETAILS, PLACES
 from app.domain.bounds import Bounds
 from app.domain.kinds import LLM
+from app.domain.labels import KEY, MAX_LABELS, MAX_VALUE_CHARS
 from app.domain.on_cut import OnCut
 from app.domain.retry import RetryPolicy, RetryStrategy
 from app.domain.server_tools import BOUNDS as SERVER_BOUNDS
@@ -28,6 +29,12 @@ _TEXT: dict[str, Any] = {"type": "string"}
 _TRUTH: dict[str, Any] = {"type": "boolean"}
 _OBJECT: dict[str, Any] = {"type": "object"}
 _TEXTS: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "string"}}
+_LABELS: dict[str, Any] = {
+    "type": "object",
+    "propertyNames": {"pattern": f"^{KEY.pattern}$"},
+    "additionalProperties": {"type": "string", "minLength": 1, "maxLength": MAX_VALUE_CHARS},
+    "maxProperties": MAX_LABELS,
+}
 _ATTACHMENT: dict[str, Any] = {
     "type": "object",
     "properties": {**dict.fromkeys(PLACES, _TEXT), "detail": {"enum": list(DETAILS)}},
@@ -73,6 +80,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "llm_config": _OBJECT,
     "output_schema": _OBJECT,
     "input_schema": _OBJECT,
+    "labels": _LABELS,
     "input_mapping": _TEXTS,
     "output_mapping": _TEXTS,
     "attachments": {"type": "array", "items": {"anyOf": [_TEXT, _ATTACHMENT]}},

@@ -20,7 +20,8 @@ from typing import Any
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.costs.reports import DIMENSIONS, FROM_DAYS, FROM_LINES, costs_by
+from app.costs.dimensions import DIMENSIONS
+from app.costs.reports import ReportFilter, costs_by, report
 from app.embedded import Services
 from app.storage.schema import upgrade
 from app.storage.session import create_engine
@@ -85,7 +86,7 @@ async def _measure(url: str, options: argparse.Namespace) -> int:
         for name, since in starts.items():
             from_days = await _median_ms(engine, _report(by, since))
             from_lines = await _median_ms(engine, _scan(by, since))
-            shown = f"{from_days:14.1f}" if by in FROM_DAYS else f"{'-':>14}"
+            shown = f"{from_days:14.1f}" if DIMENSIONS[by].in_days else f"{'-':>14}"
             _say(f"{by:10} {name:12} {shown} {from_lines:14.1f}")
             if by in ("day", "module", "model") and from_days > LIMIT_MS:
                 slow.append(f"{by} {name}: {from_days:.0f} ms")
@@ -110,12 +111,12 @@ Step = Callable[[AsyncConnection], Awaitable[Any]]
 
 
 def _report(by: str, since: datetime | None) -> Step:
-    return lambda connection: costs_by(connection, by, since=since)
+    return lambda connection: costs_by(connection, (by,), ReportFilter(since=since))
 
 
 def _scan(by: str, since: datetime | None) -> Step:
     async def scan(connection: AsyncConnection) -> None:
-        rows = await connection.execute(FROM_LINES[by], {"run_id": None, "since": since})
+        rows = await connection.execute(*report((by,), ReportFilter(since=since), totals=False))
         rows.all()
 
     return scan
@@ -132,11 +133,10 @@ async def _median_ms(engine: AsyncEngine, step: Step) -> float:
 
 
 async def _explain(engine: AsyncEngine, since: datetime) -> None:
-    midnight = since.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-    given = {"since": since, "until": midnight, "first_day": midnight.date()}
     async with engine.begin() as connection:
         for by in ("day", "module", "model"):
-            explained = text(f"EXPLAIN (ANALYZE, COSTS OFF) {FROM_DAYS[by].text}")
+            statement, given = report((by,), ReportFilter(since=since))
+            explained = text(f"EXPLAIN (ANALYZE, COSTS OFF) {statement.text}")
             _say(f"\nby {by}, --since 7d")
             _say("\n".join(await connection.scalars(explained, given)))
 

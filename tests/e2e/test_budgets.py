@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from app import Agent, Run, Workflow, WorkflowStatus, enqueue
+from tests.support.commands import printed
 from tests.support.pace import at_this_pace, scaled
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
@@ -277,6 +278,39 @@ def test_the_command_lists_shows_and_removes_budgets(standing: Stack, sizes: Siz
     assert removed == "removed: budget of tenant shown per day\n"
     assert json.loads(budgets(stack, "--json")) == []
     assert len(json.loads(budgets(stack, "show", "tenant", "shown", "--json"))["past"]) == 1
+
+
+@pytest.mark.usefixtures("standing")
+def test_the_command_says_from_when_a_budget_counts_and_when_it_is_spent(
+    sizes: Sizes,
+) -> None:
+    words = ("tenant", "counted", "--limit", "1", "--period", "month")
+    nothing = printed("budgets", "set", *words)
+    printed("budgets", "remove", "tenant", "counted")
+    enqueue(Workflow(name="counted", agents=[agent("one")]), tenant="counted").wait(END_S)
+
+    later = printed("budgets", "set", *words)
+    facts = json.loads(printed("budgets", "set", *words, "--json"))
+    from_start = printed("budgets", "set", *words, "--from-start")
+    kept = printed("budgets", "set", *words)
+    (forecast,) = json.loads(printed("budgets", "--forecast", "--json"))
+    table = printed("budgets", "--forecast")
+
+    spent = f"${sizes.cost_usd:.6f}"
+    assert (
+        nothing.splitlines()[0] == "budget of tenant counted per month: $1.000000, $1.000000 left"
+    )
+    assert "It counts the calls from now on; nothing else was spent since " in nothing
+    assert f"It counts the calls from now on; the other {spent} that were spent since " in later
+    assert "are not counted (--from-start counts them)." in later
+    assert Decimal(facts["uncounted_usd"]) == sizes.cost_usd
+    assert Decimal(facts["spent_usd"]) == 0
+    assert f", ${1 - sizes.cost_usd:.6f} left" in from_start
+    assert from_start.endswith(f" UTC, {spent} so far.\n")
+    assert f"It keeps the {spent} that it has counted so far; nothing else was spent" in kept
+    assert Decimal(forecast["spent_usd"]) == Decimal(forecast["last_hour_usd"]) == sizes.cost_usd
+    assert "spent up (UTC)" in table
+    assert spent in table
 
 
 def budgets(stack: Stack, *words: str) -> str:

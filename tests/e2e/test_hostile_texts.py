@@ -16,8 +16,8 @@ from prometheus_client import generate_latest
 from app import Agent, Run, Workflow, enqueue
 from app.cli import application
 from app.cli.application import COMMANDS
-from app.cli.costs import Dimension
 from app.client.process import transaction
+from app.costs.dimensions import DIMENSIONS
 from app.domain.plain_text import FORMULA_SIGNS, json_shown, shown
 from app.monitoring.cluster import read_cluster
 from app.monitoring.exporter import registry_of
@@ -134,7 +134,7 @@ def commands(failed: str, cancelled: str, tmp_path: Path) -> list[tuple[str, ...
         ("status", failed, "--follow"),
         ("explain", failed, "failing"),
         ("logs", failed, "--search", "error"),
-        *(("costs", failed, "--by", by) for by in Dimension),
+        *(("costs", failed, "--by", by) for by in DIMENSIONS),
         ("budgets",),
         ("budgets", "show", "tenant", text_of("tenant")),
         ("budgets", "remove", "tenant", text_of("tenant")),
@@ -187,7 +187,7 @@ def test_a_report_shows_texts_as_texts(stack: Stack, runs: tuple[Run, Run], tmp_
 def test_a_cell_of_the_costs_is_no_formula_in_any_country(
     stack: Stack, runs: tuple[Run, Run], separator: str
 ) -> None:
-    for by in Dimension:
+    for by in DIMENSIONS:
         written = execute("costs", "--by", by, "--csv")
 
         for row in csv.reader(io.StringIO(written), delimiter=separator):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from app import Run, enqueue
-from app.cli.costs import Dimension
 from app.client.process import transaction
+from app.costs.dimensions import DIMENSIONS
 from app.domain.counts import counted
 from app.monitoring.cluster import read_cluster
 from app.monitoring.findings import INCOMPLETE
@@ -30,8 +30,10 @@ VIEWS = """
     SELECT table_name FROM information_schema.columns JOIN information_schema.views
     USING (table_name) WHERE views.table_schema = 'public' AND column_name = 'cost_usd'
 """
-# A budget's row in budget_burndown has the calls of the budget, so a call has several rows there.
-SEVERAL_ROWS = {"budget_burndown"}
+# A call has a row for each of its budgets in budget_burndown, and for each label in costs_by_label.
+SEVERAL_ROWS = {"budget_burndown", "costs_by_label"}
+LABELS = {"team": "claims", "batch": "2026-11"}
+DIMENSIONS_TOGETHER = ("tenant,model", "label:team,workflow", "outer-workflow,agent,day")
 
 
 class Ledger:
@@ -83,7 +85,8 @@ class Ledger:
 
 
 def ended(seed: int) -> Run:
-    run = enqueue(draw_workflow(random.Random(seed)), INPUT)
+    labels = LABELS | {"seed": str(seed)}
+    run = enqueue(draw_workflow(random.Random(seed)), INPUT, labels=labels)
     run.wait(timeout=WAIT_S)
     return run
 
@@ -120,8 +123,15 @@ def check_commands(run: Run, truth: Ledger) -> None:
     for path in list(truth.incomplete)[:3]:
         assert f"agent {path} of run {run.id}" in printed("explain", run.id, path)
 
-    for by in Dimension:
-        costs = json.loads(printed("costs", run.id, "--by", by, "--json"))
+    of_label = ("--label", f"seed={run.labels['seed']}", "--label", "team")
+    found = json.loads(printed("runs", *of_label, "--json"))
+    assert [each["run_id"] for each in found] == [run.id]
+    asked: list[tuple[str, ...]] = [
+        (run.id, "--by", by) for by in (*DIMENSIONS, *DIMENSIONS_TOGETHER)
+    ]
+    asked += [(*of_label, "--by", by) for by in ("run", *DIMENSIONS_TOGETHER)]
+    for by in asked:
+        costs = json.loads(printed("costs", *by, "--json"))
         assert Decimal(costs["total"]["cost_usd"]) == truth.usd, by
         assert costs["total"]["calls"] == truth.calls, by
         assert sum(Decimal(line["cost_usd"]) for line in costs["lines"]) == truth.usd, by
@@ -149,6 +159,8 @@ def check_views(stack: Stack, run: Run, truth: Ledger) -> None:
     assert {row["workflow"] for row in whole} <= {"outer"}
     lines = stack.sql("SELECT * FROM cost_lines_whole WHERE outer_run_id = %s", run.id)
     assert sum(line["cost_usd"] for line in lines) == truth.usd
+    labels = stack.sql("SELECT * FROM costs_by_label WHERE value = %s", run.labels["seed"])
+    assert [(row["cost_usd"], row["calls"]) for row in labels] == truth.rows()
     inside = stack.sql("SELECT run_id FROM run_tree WHERE outer_run_id = %s", run.id)
     assert {row["run_id"] for row in inside} == {each["id"] for each in truth.runs}
 

@@ -96,8 +96,9 @@ class World:
 
     async def limit(self, scope: str, subject: str, limit: Decimal, hour: int = 0) -> None:
         self.facts += 1
-        terms = {"period": Period.DAY, "start_hour": hour}
-        await self.cluster.set_budget(scope, subject, str(limit), **terms)
+        await self.cluster.set_budget(
+            scope, subject, str(limit), period=Period.DAY, start_hour=hour
+        )
 
     def do(self, step: Step) -> Awaitable[Any]:
         name, who, amount = step

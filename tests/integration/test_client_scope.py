@@ -8,6 +8,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, get_type_hints
 from uuid import UUID
@@ -15,7 +16,9 @@ from uuid import UUID
 import pytest
 
 from app.client.client import Client
+from app.costs.reports import NO_COSTS, ReportFilter
 from app.domain.agent import Agent
+from app.domain.run_filter import RunFilter
 from app.domain.run_options import RunOptions
 from app.domain.scope import Scope
 from app.domain.status import WorkflowStatus
@@ -23,7 +26,7 @@ from app.domain.workflow import Workflow
 from app.errors import OutOfScope, RunConflict, UnknownRun
 from app.storage.prune import Pruned
 from app.storage.runs import AgentRunRecord
-from tests.support.database_cluster import Cluster, agent, ending
+from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
 from tests.support.pace import scaled
 
 pytestmark = pytest.mark.anyio
@@ -79,7 +82,8 @@ async def tenants(client: Client, cluster: Cluster) -> Tenants:
     acme, other = client.within(ACME), client.within(OTHER)
     run_id = await cluster.start(agent("a"), tenant="acme")
     (claimed,) = (await cluster.claim(run_id)).agents
-    await cluster.record(ending(claimed))
+    made = call(claimed, hold_request(claimed), "0.5", tenant="acme")
+    await cluster.record(ending(claimed, calls=[made]))
     await cluster.advance(run_id, 0)
     await cluster.rows(
         "UPDATE runs SET finished_at = finished_at - interval '1 hour' RETURNING id",
@@ -140,6 +144,19 @@ async def lists_its_own(tenants: Tenants) -> None:
     assert [run.id for run in await tenants.acme.runs.list(None, 10)] == [tenants.run_id]
 
 
+async def reports_its_own_costs(tenants: Tenants) -> None:
+    foreign = ReportFilter(runs=RunFilter(tenant="acme"))
+
+    for only in (ReportFilter(), foreign):
+        report = await tenants.other.costs.report(["run"], only)
+        assert (report.lines, report.total) in (([], NO_COSTS), ((), NO_COSTS))
+        own = await tenants.acme.costs.report(["tenant", "run"], only)
+        assert [line.keys for line in own.lines] == [("acme", str(tenants.run_id))]
+        assert own.total.cost_usd == Decimal("0.5")
+    with pytest.raises(UnknownRun):
+        await tenants.other.costs.report(["run"], ReportFilter(run_id=tenants.run_id))
+
+
 async def prunes_its_own(tenants: Tenants) -> None:
     assert await tenants.other.control.prune(60, dry_run=True) == Pruned()
     assert await tenants.other.control.prune(60) == Pruned()
@@ -186,6 +203,7 @@ async def reads_what_workers_load(tenants: Tenants) -> None:
 WITHOUT_A_RUN: dict[str, Callable[[Tenants], Awaitable[None]]] = {
     "runs.enqueue": enqueues_its_own,
     "runs.list": lists_its_own,
+    "costs.report": reports_its_own_costs,
     "control.prune": prunes_its_own,
     "control.wake": wakes_nobody,
     "history.consumer": reads_no_stream,

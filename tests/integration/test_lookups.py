@@ -3,21 +3,28 @@
 import re
 from importlib import import_module
 from pkgutil import iter_modules
+from uuid import UUID
 
 import pytest
 from sqlalchemy import TextClause, text
 
 from app import storage
+from app.costs.reports import ReportFilter, report
+from app.domain.run_filter import RunFilter
 from app.monitoring import activity, progress, run_history, whole_run
 from app.scheduler import watchdog
+from app.storage import run_lists
 from app.storage.session import LOOKUP_SETTINGS, create_engine
 from workers import run_contexts
 
 pytestmark = pytest.mark.anyio
 
 # Old events of programs are rarely searched, and few. The table of what workers load has a row for
-# each worker.
+# each worker. The totals of the ledger are few, and only calls in flight have holds. Two statements
+# have no plan.
 SCANS = {
+    *("run_lists.LEDGER_TENANTS", "standing.SPENT_EVER", "standing.COUNT_FROM_START"),
+    *("standing.CLOSE_GATE", "standing.LIMIT_WAIT"),
     *("prune.COUNT_RECORDED", "prune.PRUNE_RECORDED"),
     *("worker_loads.PUBLISH", "worker_loads.READ"),
 }
@@ -31,9 +38,24 @@ QUERIES = {
         ("costs_by_run_whole", "run_id"),
     )
 }
+LISTS = {
+    f"run_lists.LIST_RUNS {' '.join(sorted(names)) or 'all'}": statement
+    for names, statement in run_lists.LIST_RUNS.items()
+}
+LABELS = RunFilter(labels={"team": "claims", "batch": None})
+# Reports of the calls of some runs read only the lines of these runs. A report by label reads all
+# lines.
+REPORTS = {
+    f"reports.report of {of} by {' '.join(by) or 'total'}": report(by, only)[0]
+    for of, only in {
+        "labels": ReportFilter(runs=LABELS),
+        "a run": ReportFilter(run_id=UUID(int=0)),
+    }.items()
+    for by in ((), ("model",), ("agent", "day"), ("run",), ("outer-workflow", "label:team"))
+}
 WHOLE_RUNS = (activity, progress, run_history, whole_run)
 MODULES = [import_module(f"app.storage.{module.name}") for module in iter_modules(storage.__path__)]
-LOOKUPS = QUERIES | {
+LOOKUPS = {**QUERIES, **LISTS, **REPORTS} | {
     f"{module.__name__.rpartition('.')[2]}.{name}": value
     for module in (*MODULES, *WHOLE_RUNS, watchdog, run_contexts)
     for name, value in vars(module).items()

@@ -79,7 +79,7 @@ async def everything_about_costs(cluster: Cluster) -> dict[str, Any]:
 
     async def read(connection: Any) -> dict[str, Any]:
         by = ("run", "workflow", "agent", "module", "day", "model", "kind")
-        found: dict[str, Any] = {each: await costs_by(connection, each) for each in by}
+        found: dict[str, Any] = {each: await costs_by(connection, (each,)) for each in by}
         metrics = (await system_status(connection))["monitoring"]
         # Durations are read from the attempts themselves.
         del metrics["agents"]["avg_execution_time"], metrics["uptime_seconds"]

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.costs.reports import costs_by
+from app.costs.reports import ReportFilter, costs_by
 from app.domain.agent import Agent
 from app.domain.money import HoldOutcome
 from app.domain.run_options import RunOptions
@@ -169,7 +169,7 @@ async def test_costs_of_the_inner_run_show_with_its_agent_and_once_in_all(
 
     (shown,) = await cluster.commit(lambda c: runs.read_agent_runs(c, outer))
     (total,) = await cluster.rows("SELECT sum(cost_usd) AS cost_usd FROM costs_daily")
-    of_run = await cluster.commit(lambda c: costs_by(c, "run", run_id=outer))
+    of_run = await cluster.commit(lambda c: costs_by(c, ("run",), ReportFilter(run_id=outer)))
 
     assert [(line.key, line.cost_usd) for line in of_run] == [(str(inner), Decimal("0.1"))]
     assert (shown.spent_usd, shown.sub_run_id) == (Decimal("0.1"), inner)

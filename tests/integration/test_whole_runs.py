@@ -176,8 +176,8 @@ async def test_a_call_that_a_program_books_on_an_inner_run_counts_for_the_outer_
     await cluster.commit(partial(book_spending, spending=spending))
 
     spent = [(await read(cluster, id_)).spent_usd for id_ in (outer, inner)]
-    by_run = await cluster.commit(lambda c: costs_by(c, "run"))
-    by_outer = await cluster.commit(lambda c: costs_by(c, "outer-workflow"))
+    by_run = await cluster.commit(lambda c: costs_by(c, ("run",)))
+    by_outer = await cluster.commit(lambda c: costs_by(c, ("outer-workflow",)))
     history = await cluster.commit(partial(read_history, run_id=outer))
     assert spent == [Decimal("0.25")] * 2
     assert [(line.key, line.cost_usd) for line in by_run] == [(str(outer), Decimal("0.25"))]

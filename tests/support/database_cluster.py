@@ -1,6 +1,6 @@
 """The protocol of one run; a test executes each step, and no worker processes run."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -53,11 +53,16 @@ class Cluster:
             return await step(connection)
 
     async def start(
-        self, *agents: Agent, name: str = "test", tenant: str | None = None, **rules: Any
+        self,
+        *agents: Agent,
+        name: str = "test",
+        tenant: str | None = None,
+        own_labels: Mapping[str, str] | None = None,
+        **rules: Any,
     ) -> UUID:
         """Enqueue and admit a run."""
         workflow = Workflow(name=name, agents=agents, **rules)
-        options = RunOptions(tenant=tenant)
+        options = RunOptions(tenant=tenant, labels=own_labels or {})
 
         async def create(connection: AsyncConnection) -> UUID:
             workflow_id = await runs.store_workflow(connection, workflow)
@@ -96,13 +101,19 @@ class Cluster:
         return await self.commit(lambda c: records.apply_records(c, written))
 
     async def set_budget(
-        self, scope: str, subject: str = "", limit: str = "1", **terms: Any
+        self,
+        scope: str,
+        subject: str = "",
+        limit: str = "1",
+        *,
+        from_start: bool = False,
+        **terms: Any,
     ) -> tuple[UUID, ...]:
         """Set a standing budget, and return the agents to wake."""
         wanted = BudgetTerms(
             scope=StandingScope(scope), subject=subject, limit_usd=Decimal(limit), **terms
         )
-        return await self.commit(lambda c: standing.set_budget(c, wanted))
+        return await self.commit(lambda c: standing.set_budget(c, wanted, from_start=from_start))
 
     async def next_day(self) -> None:
         """Make the accounts a day older, as if the database's clock had passed midnight."""

@@ -44,7 +44,7 @@ def cost_lines() -> list[CostLine]:
             "unconfirmed_usd": Decimal(0),
             "saved_usd": Decimal(0),
         }
-        return CostLine(key=key, calls=calls, cost_usd=usd, **given | more)
+        return CostLine(keys=(key,), calls=calls, cost_usd=usd, **given | more)
 
     return [
         line(
@@ -61,14 +61,14 @@ def cost_lines() -> list[CostLine]:
 
 
 def total_of(lines: list[CostLine]) -> CostLine:
-    names = [name for name in CostLine.__dataclass_fields__ if name != "key"]
+    names = [name for name in CostLine.__dataclass_fields__ if name != "keys"]
     sums: dict[str, Any] = {name: sum(getattr(line, name) for line in lines) for name in names}
-    return CostLine(key="total", **sums)
+    return CostLine(keys=(), **sums)
 
 
 def costs() -> RenderableType:
     lines = cost_lines()
-    return cost_table(lines, total_of(lines), "model")
+    return cost_table(lines, total_of(lines), ["model"])
 
 
 def plain_costs() -> RenderableType:
@@ -76,13 +76,13 @@ def plain_costs() -> RenderableType:
         replace(line, cached_tokens=0, wasted_usd=Decimal(0), unconfirmed_usd=Decimal(0))
         for line in cost_lines()[1:3]
     ]
-    return cost_table(lines, total_of(lines), "agent", title="Cost by agent, from Postgres")
+    return cost_table(lines, total_of(lines), ["agent"], title="Cost by agent, from Postgres")
 
 
 def costs_by_run() -> RenderableType:
     ids = run_ids(4)
-    lines = [replace(line, key=str(id_)) for line, id_ in zip(cost_lines(), ids, strict=True)]
-    return cost_table(lines, total_of(lines), "run")
+    lines = [replace(line, keys=(str(id_),)) for line, id_ in zip(cost_lines(), ids, strict=True)]
+    return cost_table(lines, total_of(lines), ["run"])
 
 
 def estimates() -> RenderableType:

@@ -159,7 +159,7 @@ def test_a_cell_of_csv_is_never_a_formula(capsys: pytest.CaptureFixture[str], ke
 
 def line(key: str) -> CostLine:
     values: dict[str, Any] = dict.fromkeys((each.name for each in fields(CostLine)), 0)
-    return CostLine(**values | {"key": key, "cost_usd": Decimal("-0.5")})
+    return CostLine(**values | {"keys": (key,), "cost_usd": Decimal("-0.5")})
 
 
 @pytest.mark.parametrize("text", HOSTILE)

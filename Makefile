@@ -21,7 +21,7 @@ unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 .PHONY: help setup demo test faults fuzz check check-types check-style check-imports check-files format coverage bench bench-peers scale limits watching footprint layout parameter-types lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## .venv with the locked dependencies; instant the second time (PYTHON=... to choose)
 	@PYTHON='$(PYTHON)' scripts/setup
@@ -35,17 +35,17 @@ test: setup ## all tests, with real services (ARGS="-k budget" to choose)
 check: setup ## linters, formatter, type checker, import contracts
 	@$(MAKE) --no-print-directory -j 2 check-types check-style check-imports check-files
 
-check-types:
+check-types: setup ## the type checker alone
 	$(BIN)/mypy
 
-check-style:
+check-style: setup ## the linter and the formatter alone
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-check-imports:
+check-imports: setup ## the import contracts alone
 	$(BIN)/lint-imports
 
-check-files:
+check-files: setup ## the linters of YAML, shell and Docker files alone
 	$(BIN)/yamllint --strict .
 	$(if $(COMPOSE),$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec $(COMPOSE))
 	$(if $(DOCKERFILES),$(BIN)/hadolint $(DOCKERFILES))

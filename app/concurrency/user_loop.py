@@ -11,8 +11,9 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor, Future
 from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import structlog
 import uvloop
@@ -37,17 +38,19 @@ class LoopLost(Exception):
     """The loop of user code was blocked or closed while a call was running on it."""
 
 
-class End(NamedTuple, Generic[Result]):
+@dataclass(slots=True)
+class End(Generic[Result]):
     """The end of a call: its result or its error."""
 
     result: Result | None = None
     error: Exception | None = None
 
-    def get(self) -> Result:
-        """Return the result, or raise the error."""
+    def take(self) -> Result:
+        """Return the result, which only the caller has from now on, or raise the error."""
         if self.error is not None:
             raise self.error
-        return self.result  # type: ignore[return-value]  # a call without an error has a result
+        result, self.result = self.result, None
+        return result  # type: ignore[return-value]  # a call without an error has a result
 
 
 class _Threads(Executor):
@@ -132,10 +135,11 @@ class UserCall(Generic[Result]):
         while not _user_loop().add(self):
             pass  # this loop was lost at this moment, so the next one is a new loop
         try:
-            return (await self._end).get()
-        finally:
-            if not self._end.done() or self._end.cancelled():
-                self._leave()
+            end = await self._end
+        except BaseException:
+            self._leave()
+            raise
+        return end.take()
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> "_Task":
         """Start the call on the loop of user code."""
@@ -161,9 +165,9 @@ class UserCall(Generic[Result]):
         try:
             return End(result=await self._function())
         except UserCodeFailed as failed:  # the code has called other user code
-            return End(error=failed)
+            return End(error=failed.seal())
         except BaseException as error:  # noqa: BLE001  a loop cannot carry every exception
-            return End(error=UserCodeFailed(error))
+            return End(error=UserCodeFailed(error).seal())
 
     def _ended(self, task: "asyncio.Task[End[Result]]") -> None:
         cancelled = UserCodeFailed(asyncio.CancelledError()) if task.cancelled() else None

@@ -43,7 +43,7 @@ engine: {{drain_grace_s: 3}}
 """
 AGENTS = "tests.support.agent_functions"
 WAIT_S = 60.0
-PARTS = ("background", "heartbeat", "loop", "blocked loop", "locked interpreter")
+PARTS = ("background", "heartbeat", "loop", "blocked loop", "threads", "locked interpreter")
 PLACES = st.sampled_from([*FUNCTIONS, *KINDS])
 DONE_BY = st.sampled_from([*EXCEPTIONS, *DEEDS, "agent_error"])
 

@@ -18,6 +18,7 @@ import uvloop
 from pydantic import AfterValidator, BaseModel, model_serializer
 
 import app.concurrency.loop_thread
+import app.concurrency.user_code
 import workers.endings
 import workers.heartbeat
 import workers.lifecycle
@@ -265,6 +266,8 @@ def end_process(part: str) -> None:
             loop.call_soon_threadsafe(fail, "interrupt")
         case "blocked loop":
             loop.call_soon_threadsafe(block_thread)
+        case "threads":
+            vars(app.concurrency.user_code)["threading"] = None
         case "locked interpreter":
             block_interpreter()
     block_thread()

@@ -1,9 +1,10 @@
 """A loop that stands still is found; a process that stands still as a whole is not taken for it."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def block_until(event: threading.Event) -> None:
 class Watched:
     """A watch, and what it says."""
 
-    def __init__(self, loop: LoopThread, **options: Callable[[], None]) -> None:
+    def __init__(self, loop: LoopThread, **options: Any) -> None:
         self.blocked = threading.Event()
         self.probes, self.fail = 0, False
         self.probed = threading.Condition()
@@ -78,6 +79,24 @@ def test_an_exception_in_a_probe_neither_ends_the_watch_nor_counts_as_more_than_
 
     assert watched.blocked.wait(WAIT_S)
     release.set()
+
+
+def test_a_loop_whose_check_fails_is_found_and_one_whose_check_ends_is_not(
+    loop: LoopThread,
+) -> None:
+    fails = threading.Event()
+
+    async def check() -> None:
+        if fails.is_set():
+            raise SystemExit
+
+    watched = Watched(loop, check=check)
+    watched.await_probes(10)
+    assert not watched.blocked.is_set()
+
+    fails.set()
+
+    assert watched.blocked.wait(WAIT_S)
 
 
 def test_a_loop_that_turns_is_not_blocked_and_pauses_do_not_add_up(loop: LoopThread) -> None:

@@ -113,7 +113,7 @@ def test_the_facts_of_a_users_class_are_kept() -> None:
 
 def test_no_error_of_user_code_ends_its_agent_in_a_state_that_is_no_failure() -> None:
     for kind in list(error_classes()):
-        own = type("Own", (kind,), {}, final="completed")
+        own: type[AgentError] = type("Own", (kind,), {}, final="completed")
         for each in (kind, own):
             failed = UserCodeFailed(each.__new__(each))
             decided = decide(

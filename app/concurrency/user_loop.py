@@ -9,15 +9,14 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Executor, Future
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Generic, NoReturn, TypeVar
 
 import structlog
 import uvloop
 
+from app.concurrency.daemon_threads import DaemonThreads
 from app.concurrency.loop_thread import LoopThread
 from app.concurrency.loop_watch import LoopWatch
 from app.concurrency.once import once
@@ -53,35 +52,12 @@ class End(Generic[Result]):
         return result  # type: ignore[return-value]  # a call without an error has a result
 
 
-class _Threads(Executor):
-    """Gives each function a daemon thread of its own, so that no function waits for another.
-
-    The usual executor has few threads. Functions that hang would keep all of them, and the process
-    would wait for them at its end.
-    """
-
-    def submit(self, function: Callable[..., Any], /, *args: Any, **given: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        work = partial(_fulfil, future, partial(function, *args, **given))
-        threading.Thread(target=work, name="user code's thread", daemon=True).start()
-        return future
-
-
-def _fulfil(future: Future[Any], function: Callable[[], Any]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(function())
-    except BaseException as error:  # noqa: BLE001  the code that waits gets every exception
-        future.set_exception(error)
-
-
 class _Loop(uvloop.Loop):
     """A loop that user code cannot stop or change."""
 
     def __init__(self) -> None:
         super().set_task_factory(_new_task)
-        super().set_default_executor(_Threads())
+        super().set_default_executor(DaemonThreads(most=None))
 
     def stop(self) -> NoReturn:
         _refuse("stop")

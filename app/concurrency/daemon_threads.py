@@ -39,6 +39,7 @@ class DaemonThreads(Executor):
         self._given: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._idle = self._count = 0
+        self._is_held = False
 
     def submit(
         self, function: Callable[..., Result], /, *args: Any, **given: Any
@@ -51,10 +52,26 @@ class DaemonThreads(Executor):
             is_taken = len(self._given) <= self._idle
             is_new = not is_taken and (self._most is None or self._count < self._most)
             self._count += is_new
-            self._changed.notify()
+            self._changed.notify_all()
         if is_new:
             self._add_thread(work)
         return future
+
+    def hold(self, timeout_s: float) -> None:
+        """Begin no function until ``go_on``, and wait for the functions that run.
+
+        Args:
+            timeout_s: Longest wait in seconds.
+        """
+        with self._changed:
+            self._is_held = True
+            self._changed.wait_for(lambda: self._count == self._idle, timeout_s)
+
+    def go_on(self) -> None:
+        """Begin functions again."""
+        with self._changed:
+            self._is_held = False
+            self._changed.notify_all()
 
     def _add_thread(self, work: Callable[[], None]) -> None:
         try:
@@ -75,12 +92,16 @@ class DaemonThreads(Executor):
         """Wait for a function; return None if the thread is to end."""
         with self._changed:
             self._idle += 1
-            is_given = self._changed.wait_for(lambda: self._given, timeout=IDLE_S)
+            self._changed.notify_all()  # ``hold`` may wait for this thread
+            is_given = self._changed.wait_for(self._may_begin, timeout=IDLE_S)
             self._idle -= 1
             if is_given:
                 return self._given.popleft()
             self._count -= 1
             return None
+
+    def _may_begin(self) -> bool:
+        return bool(self._given) and not self._is_held
 
 
 def _fulfil(future: Future[Result], function: Callable[[], Result]) -> None:

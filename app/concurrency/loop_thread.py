@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import structlog
 import uvloop
 
-from app.concurrency.daemon_threads import DaemonThreads
 from app.concurrency.error_texts import described
+from app.concurrency.forks import StandingLoop
 from app.errors import NoEventLoop
 
 Result = TypeVar("Result")
@@ -40,7 +40,8 @@ class LoopThread:
         loop: uvloop.Loop | None = None,
         on_death: Callable[[], None] | None = None,
     ) -> None:
-        self.loop = loop or _new_loop()
+        # Other threads, and functions of atexit, may use the loop after the main thread has ended.
+        self.loop = loop or StandingLoop()
         self._on_death = on_death
         self._closing = False
         self._thread = threading.Thread(target=self._keep_running, name=name, daemon=True)
@@ -113,10 +114,3 @@ class LoopThread:
             reason = described(error)
         if not self._closing:
             log.warning("loop_interrupted", thread=self._thread.name, reason=reason)
-
-
-def _new_loop() -> uvloop.Loop:
-    loop = uvloop.new_event_loop()
-    # Other threads, and functions of atexit, may use the loop after the main thread has ended.
-    loop.set_default_executor(DaemonThreads())
-    return loop

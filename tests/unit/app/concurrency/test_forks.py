@@ -3,7 +3,6 @@
 import asyncio
 import os
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 
@@ -39,7 +38,7 @@ LOCK = threading.Lock()
 def hold_lock() -> None:
     """Hold a lock nearly all the time, as the code of a library may do."""
     with LOCK:
-        time.sleep(0.005)
+        threading.Event().wait(0.005)
 
 
 @pytest.mark.parametrize("in_thread", [False, True])

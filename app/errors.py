@@ -32,7 +32,7 @@ AgentChordError
     ├── UnknownModel              a model has no price or no provider (no call was made)
     ├── BudgetExceeded            the worst case does not fit a budget (no call was made)
     ├── ResultTooLarge            the output is over the limit (the cost is booked)
-    ├── RecoveriesExhausted       the worker of the agent died too often
+    ├── RecoveriesExhausted       the worker of the agent died or stopped too often
     ├── ToolError                 a tool is unknown, or failed in a way that the model cannot repair
     ├── UnknownFunction           the workers do not load a function, or a kind of agents
     ├── InputRefused              an input is missing, or has a type that a function does not take
@@ -56,6 +56,7 @@ AgentChordError
         ├── ConditionFalse        the agent's condition is false, so it is skipped
         ├── UpstreamFailed        a dependency of the agent has no output
         ├── WorkerLost            the worker of the attempt went silent (retriable)
+        ├── WorkerStopped         the worker of the attempt was asked to stop (retriable)
         ├── ItemsFailed           items of the agent's for_each failed
         ├── ItemGone              a retry has made the list shorter, so the item is skipped
         ├── SubWorkflowFailed     the run of the sub-workflow failed or was cancelled
@@ -305,7 +306,7 @@ class ResultTooLarge(AgentError, advice="lower max_tokens, or raise engine.max_o
 class RecoveriesExhausted(
     AgentError, advice="look for a tool or a lack of memory that ends the worker"
 ):
-    """The workers that ran the agent died too often, so the agent is quarantined."""
+    """The workers that ran the agent died or stopped too often, so the agent is quarantined."""
 
 
 class ToolError(
@@ -488,6 +489,14 @@ class WorkerLost(
     advice="if it happens again, look for the cause that ended the worker",
 ):
     """The worker of an attempt went silent; another attempt follows, which is not a retry."""
+
+
+class WorkerStopped(
+    NotRaised,
+    retriable=True,
+    advice="if it happens again and again, look for code that ends its own process",
+):
+    """The worker was asked to stop during an attempt's calls; another attempt follows."""
 
 
 class ItemsFailed(NotRaised, advice="look at the items that failed"):

@@ -9,11 +9,17 @@ from app.domain.condition import Condition
 from app.domain.status import AgentStatus
 from app.domain.suggestions import shortened
 from app.domain.waits import LongWait
-from app.errors import ConditionFalse, FunctionFailed, RunStopped
+from app.errors import (
+    ConditionFalse,
+    FunctionFailed,
+    RecoveriesExhausted,
+    RunStopped,
+    WorkerStopped,
+)
 from app.failures.classification import classify
 from app.storage.fan_out import Items
 from app.storage.records import Ending, Outcome
-from workers.inflight import StopReason
+from workers.inflight import Phase, StopReason
 from workers.jobs import Job
 
 #: An agent with a shorter wait is claimed after these seconds. An attempt that ends with a wait
@@ -21,6 +27,9 @@ from workers.jobs import Job
 SHORTEST_WAIT_S = 1.0
 #: An agent with a longer wait is claimed after these seconds, because its limit may have changed.
 LONGEST_WAIT_S = 3600.0
+#: If the worker stops during the calls of an agent, this number of times in a row, the agent is
+#: quarantined, because its code may stop the workers. Deployments do not stop one agent so often.
+MOST_DRAINS = 10
 #: A list that had items before a retry, and has none now.
 NO_ITEMS = Items(values=(), reads=(), seen=())
 
@@ -81,8 +90,9 @@ def expanded(job: Job, items: Items) -> Ending:
 def stopped(job: Job, reason: StopReason) -> Ending | None:
     """Return the ending of an attempt that was stopped; None if its lease is lost.
 
-    An attempt that is handed back counts nowhere. Its bound is the reason: a process drains once,
-    and an operator pauses a run.
+    An attempt that is handed back counts nowhere. An attempt without a call in flight is bounded by
+    the reason: a process drains once, and an operator pauses a run. But code in an attempt can ask
+    its own process to stop, so the attempts that are stopped during their calls have a bound.
     """
     match reason:
         case StopReason.LEASE_LOST:
@@ -95,8 +105,29 @@ def stopped(job: Job, reason: StopReason) -> Ending | None:
                 error="the run was stopped",
                 error_class=RunStopped.__name__,
             )
+        case StopReason.DRAINED if job.lease.phase is Phase.CALLING:
+            return _cut_off(job)
         case StopReason.DRAINED | StopReason.RUN_PAUSED:
             return _ending(job, AgentStatus.PENDING, "handed_back", event="agent_handed_back")
+
+
+def _cut_off(job: Job) -> Ending:
+    """Return the ending of an attempt whose worker stops before the attempt's call has ended."""
+    times = job.claimed.drained + 1
+    if times > MOST_DRAINS:
+        error = RecoveriesExhausted(
+            f"quarantined: its workers were asked to stop during its calls, {times} times in a "
+            "row: look for code of the agent that ends its own process, or make its calls shorter"
+        )
+        return failed(job, AgentStatus.FAILED, error, text=str(error))
+    return _ending(
+        job,
+        AgentStatus.PENDING,
+        "handed_back",
+        event="agent_handed_back",
+        error="its worker was asked to stop, and the attempt did not end within the grace period",
+        error_class=WorkerStopped.__name__,
+    )
 
 
 def waiting(job: Job, wait: LongWait) -> Ending:

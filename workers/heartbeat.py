@@ -88,9 +88,11 @@ class Heartbeat:
     def _run(self) -> None:
         try:
             self._beat_until_stopped()
-        except Exception:
-            log.exception("heartbeat_ended")
-            self._on_death()
+        except BaseException:  # noqa: BLE001  code of a user can raise it in any thread
+            try:
+                log.exception("heartbeat_ended")
+            finally:
+                self._on_death()
 
     def _beat_until_stopped(self) -> None:
         while not self._stopped:

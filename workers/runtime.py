@@ -23,6 +23,7 @@ from app.bootstrap import build_platform, client_factories
 from app.celery import app as celery
 from app.concurrency.loop_thread import LoopThread
 from app.concurrency.loop_watch import LoopWatch
+from app.concurrency.user_code import run_in_thread
 from app.embedded.connected import database_url
 from app.events.relay import Relay
 from app.events.stream import EventStream
@@ -42,7 +43,8 @@ from workers.worker_metrics import WorkerMetrics
 
 Result = TypeVar("Result")
 CANCEL_STEP_S = 0.1
-#: The process ends if its loop has not turned during so many probes of so many seconds. All leases
+#: The process ends if its loop has not turned, or could start no thread, during so many probes of
+#: so many seconds. All leases of a blocked loop
 #: are lost before that: the heartbeat renews none after 60 s, and a lease is valid for 15 s.
 PROBE_S, PROBES = 10.0, 9
 #: The process ends if no thread could run Python code for so many seconds, because C code kept the
@@ -149,6 +151,7 @@ class Runtime:
             probes=PROBES,
             on_blocked=self._loop_blocked,
             on_probe=_watch_lock,
+            check=partial(run_in_thread, int),
         )
         platform.signals.on_stop(self._heartbeat.beat_now)
         platform.signals.on_limits(self._limits.look_now)
@@ -236,12 +239,16 @@ class Runtime:
         watchdog of another process recovers the agents, and the process manager starts a new
         process.
         """
-        last_words = threading.Thread(target=self._say_last_words, args=(part,), daemon=True)
-        last_words.start()
-        # A blocked thread may keep a lock of the log.
-        last_words.join(LAST_WORDS_S)
-        # sys.exit() would only end this thread, and the other threads wait for ever.
-        os._exit(1)
+        try:
+            last_words = threading.Thread(target=self._say_last_words, args=(part,), daemon=True)
+            last_words.start()
+            # A blocked thread may keep a lock of the log.
+            last_words.join(LAST_WORDS_S)
+        except BaseException:  # noqa: BLE001  the process may have no more threads
+            os.write(STDERR, f"worker_cannot_work: {part}\n".encode())
+        finally:
+            # sys.exit() would only end this thread, and the other threads wait for ever.
+            os._exit(1)
 
     def _say_last_words(self, part: str) -> None:
         log.critical("worker_cannot_work", worker=self.worker, ended=part)
@@ -250,8 +257,10 @@ class Runtime:
 
     def _loop_blocked(self) -> None:
         """End the process, and show first where each of its threads stands."""
-        faulthandler.dump_traceback(file=STDERR)
-        self._end_process("event loop, which is blocked")
+        try:
+            faulthandler.dump_traceback(file=STDERR)
+        finally:
+            self._end_process("event loop or its threads, which do not answer")
 
     async def _close(self) -> None:
         self._closing = True

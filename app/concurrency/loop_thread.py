@@ -10,6 +10,7 @@ import structlog
 import uvloop
 
 from app.concurrency.error_texts import described
+from app.concurrency.forks import StandingLoop
 from app.errors import NoEventLoop
 
 Result = TypeVar("Result")
@@ -39,7 +40,8 @@ class LoopThread:
         loop: uvloop.Loop | None = None,
         on_death: Callable[[], None] | None = None,
     ) -> None:
-        self.loop = loop or uvloop.new_event_loop()
+        # Other threads, and functions of atexit, may use the loop after the main thread has ended.
+        self.loop = loop or StandingLoop()
         self._on_death = on_death
         self._closing = False
         self._thread = threading.Thread(target=self._keep_running, name=name, daemon=True)
@@ -94,10 +96,12 @@ class LoopThread:
         try:
             while not self._closing:
                 self._run_until_stopped()
-        except Exception:
-            log.exception("loop_ended", thread=self._thread.name)
-            if self._on_death is not None:
-                self._on_death()
+        except BaseException:  # noqa: BLE001  code of a user can raise it in any thread
+            try:
+                log.exception("loop_ended", thread=self._thread.name)
+            finally:
+                if self._on_death is not None:
+                    self._on_death()
 
     def _run_until_stopped(self) -> None:
         """Run the loop until code stops it; raise an exception only if the loop cannot run."""

@@ -134,7 +134,7 @@ async def run_in_thread(function: Callable[[], Result]) -> Result:
             loop.call_soon_threadsafe(lambda: None if future.done() else future.set_result(end))
 
     threading.Thread(target=work, name="tool", daemon=True).start()
-    return (await future).get()
+    return (await future).take()
 
 
 def _is_async(function: Callable[[], Any]) -> bool:
@@ -166,8 +166,10 @@ async def _result_here(function: Callable[[], Any]) -> Any:
 def _end_of(function: Callable[[], Result]) -> End[Result]:
     try:
         return End(result=function())
+    except UserCodeFailed as failed:
+        return End(error=failed.seal())
     except BaseException as error:  # noqa: BLE001  the caller must learn of every end
         # A coroutine turns a StopIteration into another error.
         if isinstance(error, Exception) and not isinstance(error, StopIteration):
             return End(error=error)
-        return End(error=UserCodeFailed(error))
+        return End(error=UserCodeFailed(error).seal())

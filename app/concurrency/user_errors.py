@@ -1,10 +1,14 @@
 """The failure of user code, as an ordinary error whose every part is safe to read."""
 
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 from app import errors
-from app.concurrency.error_texts import class_name, message_of
-from app.errors import AgentError, FinalState
+from app.concurrency.error_texts import class_name, message_of, traceback_of
+from app.domain.status import AgentStatus
+from app.errors import AgentError, FinalState, NotRaised
+
+#: The states in which an error may end an agent. In no other state an agent has failed.
+FAILURES = tuple(state for state in get_args(FinalState) if AgentStatus(state).is_failure)
 
 
 class UserCodeFailed(Exception):
@@ -14,23 +18,39 @@ class UserCodeFailed(Exception):
     is made. So a slow or failing method of a user's exception delays only the thread of user code.
 
     Attributes:
-        error: The exception of the user code; its methods may do anything.
+        error: The exception of the user code; its methods may do anything. None after ``seal``.
         class_name: Name of its class, which can be shown.
         message: Its message.
-        agent_error: A plain copy of the exception if it is an ``AgentError``; else None.
+        agent_error: A plain copy of the exception if it is an ``AgentError`` that code may raise;
+            else None.
+        traceback: The traceback of the exception as a text; None before ``seal``.
     """
 
     def __init__(self, error: BaseException) -> None:
-        self.error = error
+        self.error: BaseException | None = error
+        self.traceback: str | None = None
         self.class_name = class_name(error)
         self.message = message_of(error)
         super().__init__(f"{self.class_name}: {self.message}".removesuffix(": "))
         self.agent_error = _plain(error, self.class_name, self.message)
 
+    def seal(self) -> Self:
+        """Let the exception go, and keep its traceback as a text; the thread of user code calls it.
+
+        The exception holds the variables of the code that raised it. Its methods, and the end of
+        these variables, may take any time, which no other thread must spend.
+        """
+        if self.error is not None:
+            self.traceback = traceback_of(self.error)
+            self.error = self.__cause__ = self.__context__ = self.__traceback__ = None
+        return self
+
 
 def _plain(error: BaseException, name: str, message: str) -> AgentError | None:
     """Return an error of an own class with the facts of a user's error, or None."""
-    if not issubclass(type(error), AgentError):
+    kind = type(error)
+    # A reason that no code raises is a reason for AgentChord alone, such as "the run was stopped".
+    if not issubclass(kind, AgentError) or issubclass(kind, NotRaised):
         return None
     try:
         own: type[AgentError] = next(each for each in type(error).__mro__ if _is_own(each))
@@ -55,7 +75,7 @@ def _facts(error: Any, *, is_own: bool, name: str) -> dict[str, Any]:
         facts = {
             "class_name": name,
             "retriable": type(error).retriable is True,
-            "final": final if final in get_args(FinalState) else AgentError.final,
+            "final": final if final in FAILURES else AgentError.final,
         }
     if isinstance(error, errors.ProviderError):
         asked_s = vars(error).get("retry_after_s")

@@ -10,11 +10,13 @@ import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
-from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, NoReturn, TypeVar
 
 import structlog
 import uvloop
 
+from app.concurrency.daemon_threads import DaemonThreads
 from app.concurrency.loop_thread import LoopThread
 from app.concurrency.loop_watch import LoopWatch
 from app.concurrency.once import once
@@ -35,21 +37,27 @@ class LoopLost(Exception):
     """The loop of user code was blocked or closed while a call was running on it."""
 
 
-class End(NamedTuple, Generic[Result]):
+@dataclass(slots=True)
+class End(Generic[Result]):
     """The end of a call: its result or its error."""
 
     result: Result | None = None
     error: Exception | None = None
 
-    def get(self) -> Result:
-        """Return the result, or raise the error."""
+    def take(self) -> Result:
+        """Return the result, which only the caller has from now on, or raise the error."""
         if self.error is not None:
             raise self.error
-        return self.result  # type: ignore[return-value]  # a call without an error has a result
+        result, self.result = self.result, None
+        return result  # type: ignore[return-value]  # a call without an error has a result
 
 
 class _Loop(uvloop.Loop):
     """A loop that user code cannot stop or change."""
+
+    def __init__(self) -> None:
+        super().set_task_factory(_new_task)
+        super().set_default_executor(DaemonThreads(most=None))
 
     def stop(self) -> NoReturn:
         _refuse("stop")
@@ -65,6 +73,15 @@ class _Loop(uvloop.Loop):
 
     def set_default_executor(self, executor: Any) -> NoReturn:  # noqa: ARG002
         _refuse("set_default_executor")
+
+    def shutdown_default_executor(self, timeout: float | None = None) -> NoReturn:  # noqa: ARG002
+        _refuse("shutdown_default_executor")
+
+    def shutdown_asyncgens(self) -> NoReturn:
+        _refuse("shutdown_asyncgens")
+
+    def set_debug(self, enabled: bool) -> NoReturn:  # noqa: ARG002
+        _refuse("set_debug")
 
 
 class UserCall(Generic[Result]):
@@ -94,10 +111,11 @@ class UserCall(Generic[Result]):
         while not _user_loop().add(self):
             pass  # this loop was lost at this moment, so the next one is a new loop
         try:
-            return (await self._end).get()
-        finally:
-            if not self._end.done() or self._end.cancelled():
-                self._leave()
+            end = await self._end
+        except BaseException:
+            self._leave()
+            raise
+        return end.take()
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> "_Task":
         """Start the call on the loop of user code."""
@@ -123,9 +141,9 @@ class UserCall(Generic[Result]):
         try:
             return End(result=await self._function())
         except UserCodeFailed as failed:  # the code has called other user code
-            return End(error=failed)
+            return End(error=failed.seal())
         except BaseException as error:  # noqa: BLE001  a loop cannot carry every exception
-            return End(error=UserCodeFailed(error))
+            return End(error=UserCodeFailed(error).seal())
 
     def _ended(self, task: "asyncio.Task[End[Result]]") -> None:
         cancelled = UserCodeFailed(asyncio.CancelledError()) if task.cancelled() else None
@@ -174,7 +192,6 @@ class _UserLoop:
 
     def __init__(self) -> None:
         self._loop = _Loop()
-        uvloop.Loop.set_task_factory(self._loop, _new_task)
         self._lock = threading.Lock()
         self._calls: set[UserCall[Any]] = set()
         self._is_lost = False

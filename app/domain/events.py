@@ -216,7 +216,7 @@ _TYPES = (
         "agent_handed_back",
         About.WORKER,
         "The worker drains, or the run was paused; another attempt follows, which is not a retry.",
-        "agent waited",
+        _ENDED,
         level=Level.WARNING,
     ),
     _type(

@@ -186,7 +186,9 @@ class FailureHandler:
 
     def _callback_failed(self, agent: Agent, failed: UserCodeFailed | TookTooLong) -> None:
         self._counts["callbacks_failed"] += 1
-        log.error("on_failure_failed", agent=agent.name, exception=traceback_of(failed))
+        # No method of a user's exception may run on a loop, so this text was made before.
+        text = failed.traceback if isinstance(failed, UserCodeFailed) else None
+        log.error("on_failure_failed", agent=agent.name, exception=text or traceback_of(failed))
 
 
 def _class_of(result: AgentResult) -> FailureClass:

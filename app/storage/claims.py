@@ -43,6 +43,8 @@ class ClaimedAgent:
         expanded: Whether an earlier attempt has recorded the list of the agent's for_each.
         seen: The hash of the values from which ``kept`` was made; None if nothing is kept.
         kept: The output that was accepted before a retry of the run.
+        drained: Number of earlier attempts whose workers were asked to stop during their calls,
+            since the last attempt with another end.
     """
 
     id: UUID
@@ -58,6 +60,7 @@ class ClaimedAgent:
     expanded: bool = False
     seen: str | None = None
     kept: Any = None
+    drained: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -87,7 +87,13 @@ CLAIM: TextClause = text("""
         CASE WHEN cardinality(c.reads) > 0 THEN (
             SELECT jsonb_object_agg(d.name, d.output) FROM agent_runs d
             WHERE d.run_id = c.run_id AND d.name = ANY(c.reads)
-        ) END AS outputs
+        ) END AS outputs,
+        CASE WHEN c.attempt > 1 THEN (
+            SELECT count(*) FROM attempts t
+            WHERE t.agent_run_id = c.id AND t.error_class = 'WorkerStopped' AND t.number > coalesce(
+                (SELECT max(o.number) FROM attempts o
+                WHERE o.agent_run_id = c.id AND o.outcome <> 'handed_back'), 0)
+        ) ELSE 0 END AS drained
     FROM claimed c ORDER BY c.priority DESC, c.position, c.item_index
 """)
 

@@ -18,6 +18,7 @@ from app.concurrency.user_code import (
     within,
 )
 from app.domain.bounds import YEAR_S, Bounds, find_problem
+from app.domain.finite import Finite
 from app.domain.json_text import read_json, write_json
 from app.domain.json_values import is_plain
 from app.domain.suggestions import shortened
@@ -37,6 +38,8 @@ DEFAULT_OUTPUT_BYTES = 100_000
 #: Delay before a failed call is tried again; the delay doubles with each try.
 RETRY_DELAY_S = 0.5
 MAX_PROBLEMS_SHOWN = 10
+#: A result with more parts is refused, because nothing could stop its writing.
+MAX_PARTS = 10_000_000
 BOUNDS = {
     "timeout_s": Bounds(high=YEAR_S, positive=True),
     "retries": Bounds(high=100, whole=True),
@@ -333,7 +336,9 @@ def cut(text: str, max_bytes: int) -> str:
 
 def _as_text(result: Any) -> str:
     # A text of a subclass becomes a plain text.
-    return str.__str__(result) if isinstance(result, str) else to_json(result).decode()
+    if isinstance(result, str):
+        return str.__str__(result)
+    return to_json(Finite(most=MAX_PARTS).value(result)).decode()
 
 
 def _problems(error: ValidationError) -> str:

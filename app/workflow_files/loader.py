@@ -349,7 +349,7 @@ def _module_and_origin(name: str) -> tuple[ModuleType, str]:
 def _import_error(failed: UserCodeFailed, path: Path, file: str) -> WorkflowFileError:
     error = failed.error
     line = error.lineno if isinstance(error, SyntaxError) else None
-    trace = error.__traceback__
+    trace = error.__traceback__ if error is not None else None
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(path):
             line = trace.tb_lineno

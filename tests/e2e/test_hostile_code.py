@@ -44,7 +44,7 @@ engine: {{drain_grace_s: 3}}
 """
 AGENTS = "tests.support.agent_functions"
 WAIT_S = scaled(60.0)
-PARTS = ("background", "heartbeat", "loop", "blocked loop", "locked interpreter")
+PARTS = ("background", "heartbeat", "loop", "blocked loop", "threads", "locked interpreter")
 PLACES = st.sampled_from([*FUNCTIONS, *KINDS])
 DONE_BY = st.sampled_from([*EXCEPTIONS, *DEEDS, "agent_error"])
 
@@ -241,21 +241,48 @@ def test_a_worker_refuses_a_hostile_module_by_name_and_ends_with_a_status(
     assert f"module 'hostile_{name}' cannot be imported" in lines[0]
 
 
+def supervised(stack: Stack, folder: Path, said: list[str], **environment: str) -> Supervisor:
+    """Return a supervisor that keeps a worker for functions running, as ``agentchord up`` does."""
+    program = Program(
+        name="worker", arguments=worker_arguments(("function",), threads=8, name="doomed")
+    )
+    return Supervisor(
+        [program],
+        environment=inherited_environment(**stack.environment, **environment),
+        output=Output(stream=io.BytesIO(), folder=folder, say=said.append),
+        grace_s=10.0,
+    )
+
+
+@pytest.mark.anyio
+async def test_an_agent_that_stops_each_of_its_workers_is_quarantined(
+    hostile_stack: Stack, tmp_path: Path
+) -> None:
+    stopping = Agent(name="a", kind="function", config={"function": f"{MODULE}:stop_process"})
+    async with supervised(hostile_stack, tmp_path, [], HOSTILE_MOST_DRAINS="1"):
+        run = await enqueue_async(Workflow(name="stopping", agents=[stopping]))
+        assert await run.wait_async(timeout=3 * WAIT_S) == "failed"
+        after = await enqueue_async(harmless())
+        assert await after.wait_async(timeout=WAIT_S) == "completed"
+
+    rows = hostile_stack.sql(
+        "SELECT t.outcome, t.error_class FROM attempts t JOIN agent_runs a ON a.id = t.agent_run_id"
+        " WHERE a.run_id = %s ORDER BY t.number",
+        run.id,
+    )
+    assert [tuple(row.values()) for row in rows] == [
+        ("handed_back", "WorkerStopped"),
+        ("failed", "RecoveriesExhausted"),
+    ]
+
+
 @pytest.mark.anyio
 async def test_a_worker_that_cannot_work_ends_with_a_status_and_is_replaced(
     hostile_stack: Stack, tmp_path: Path
 ) -> None:
     said: list[str] = []
-    program = Program(
-        name="worker", arguments=worker_arguments(("function",), threads=8, name="doomed")
-    )
-    supervisor = Supervisor(
-        [program],
-        environment=inherited_environment(
-            **hostile_stack.environment, HOSTILE_PROBE_S="0.5", HOSTILE_LOCKED_S="15"
-        ),
-        output=Output(stream=io.BytesIO(), folder=tmp_path, say=said.append),
-        grace_s=10.0,
+    supervisor = supervised(
+        hostile_stack, tmp_path, said, HOSTILE_PROBE_S="0.5", HOSTILE_LOCKED_S="15"
     )
     config = {"function": f"{MODULE}:end_process"}
     deadly = Agent(name="a", kind="function", config=config)

@@ -25,6 +25,20 @@ async def test_concurrent_claims_never_exceed_max_parallel_agents(cluster: Clust
     assert len(names) == len(set(names)) == 7
 
 
+async def test_a_claim_counts_the_drains_in_a_row_and_no_other_attempts(cluster: Cluster) -> None:
+    run_id = await cluster.start(agent("a"))
+    told = []
+    for error_class in ("WorkerStopped", "WorkerStopped", None, "WorkerStopped", "failed", None):
+        (a,) = (await cluster.claim(run_id)).agents
+        told.append(a.drained)
+        end = ending(a, AgentStatus.PENDING, outcome="handed_back", error_class=error_class)
+        if error_class == "failed":
+            end = ending(a, AgentStatus.PENDING, outcome="failed", retry=True)
+        await cluster.record(end)
+
+    assert told == [0, 1, 2, 2, 3, 0]
+
+
 async def test_a_claim_tells_what_is_left_for_whom(cluster: Cluster) -> None:
     run_id = await cluster.start(
         agent("a"), agent("b"), agent("c", provider="anthropic"), max_parallel_agents=2

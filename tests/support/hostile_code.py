@@ -7,6 +7,7 @@ import asyncio
 import contextvars
 import ctypes
 import os
+import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +18,8 @@ import uvloop
 from pydantic import AfterValidator, BaseModel, model_serializer
 
 import app.concurrency.loop_thread
+import app.concurrency.user_code
+import workers.endings
 import workers.heartbeat
 import workers.lifecycle
 import workers.runtime
@@ -88,6 +91,7 @@ EXCEPTIONS: Mapping[str, Callable[[], BaseException]] = {
     "large_name": type("N" * 10_000, (Exception,), {}),
     "long_wait": lambda: LongWait(wait_s=0.0, waits_for="nothing"),
 }
+NEVER = threading.Event()
 #: What code can do to its loop.
 HARM: Mapping[str, Callable[[Any], object]] = {
     "cancel_all": lambda loop: [each.cancel() for each in asyncio.all_tasks(loop)],
@@ -99,6 +103,10 @@ HARM: Mapping[str, Callable[[Any], object]] = {
     "task_factory": lambda loop: loop.set_task_factory(lambda *_, **__: fail("exit")),
     "exception_handler": lambda loop: loop.set_exception_handler(lambda *_: fail("exit")),
     "executor": lambda loop: loop.set_default_executor(ThreadPoolExecutor(max_workers=1)),
+    "shut_executor": lambda loop: loop.create_task(loop.shutdown_default_executor()),
+    "keep_threads": lambda loop: [loop.run_in_executor(None, NEVER.wait) for _ in range(50)],
+    "close_generators": lambda loop: loop.create_task(loop.shutdown_asyncgens()),
+    "debug": lambda loop: loop.set_debug(True),
 }
 #: These names stand for code that raises no exception of its own.
 DEEDS = ("recursion", "cancel_itself", "spawn", *HARM)
@@ -251,15 +259,23 @@ def end_process(part: str) -> None:
             for task in asyncio.all_tasks(loop):
                 loop.call_soon_threadsafe(task.cancel)
         case "heartbeat":
-            vars(workers.heartbeat)["renew_leases"] = sync
+            vars(workers.heartbeat)["renew_leases"] = lambda *_, **__: fail("exit")
         case "loop":
             # The name is looked up between two runs of the loop, so the loop is closed there.
             vars(app.concurrency.loop_thread)["described"] = lambda _: loop.close()
             loop.call_soon_threadsafe(fail, "interrupt")
         case "blocked loop":
             loop.call_soon_threadsafe(block_thread)
+        case "threads":
+            vars(app.concurrency.user_code)["threading"] = None
         case "locked interpreter":
             block_interpreter()
+    block_thread()
+
+
+def stop_process() -> None:
+    """Ask this process to stop, and do not end before it stops."""
+    os.kill(os.getpid(), signal.SIGTERM)
     block_thread()
 
 
@@ -267,3 +283,5 @@ def end_process(part: str) -> None:
 for name in ("PROBE_S", "LOCKED_S"):
     if seconds := os.environ.get(f"HOSTILE_{name}"):
         vars(workers.runtime)[name] = float(seconds)
+if times := os.environ.get("HOSTILE_MOST_DRAINS"):
+    vars(workers.endings)["MOST_DRAINS"] = int(times)

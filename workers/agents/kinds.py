@@ -81,8 +81,11 @@ class KindAgents:
             raise
         except Exception as error:  # a defect of a built-in kind is counted as a user's is
             raise UserCodeFailed(error) from error
-        write = partial(
-            json_output, output, agent=context.agent, max_bytes=context.max_output_bytes
-        )
-        # The output may be an object of a user's class, which pydantic writes as JSON.
-        return write() if is_plain(output) else await result_of(write)
+        write = partial(json_output, agent=context.agent, max_bytes=context.max_output_bytes)
+        if is_plain(output):
+            return write(output)
+        # The output may be an object of a user's class, which pydantic writes as JSON. Its thread
+        # also sees its end, because this coroutine keeps no reference to it.
+        given = [output]
+        del output
+        return await result_of(lambda: write(given.pop()))

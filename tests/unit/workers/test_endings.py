@@ -1,6 +1,7 @@
 """An attempt that is handed back counts nowhere, so each way to such an end has a bound."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,15 @@ from app.domain.status import AgentStatus
 from app.domain.waits import LongWait
 from app.errors import FunctionFailed
 from tests.support.jobs import ID, agent_of, job_of
-from workers.endings import LONGEST_WAIT_S, SHORTEST_WAIT_S, interrupted, stopped, waiting
-from workers.inflight import Lease, StopReason
+from workers.endings import (
+    LONGEST_WAIT_S,
+    MOST_DRAINS,
+    SHORTEST_WAIT_S,
+    interrupted,
+    stopped,
+    waiting,
+)
+from workers.inflight import Lease, Phase, StopReason
 from workers.jobs import Job
 
 
@@ -34,6 +42,24 @@ def test_only_a_drain_and_a_pause_hand_back_without_a_wait(reason: StopReason) -
 
     handed_back = ending is not None and ending.outcome == "handed_back"
     assert handed_back == (reason in (StopReason.DRAINED, StopReason.RUN_PAUSED))
+
+
+@given(drained=st.integers(min_value=0, max_value=1000))
+def test_an_agent_whose_code_stops_its_workers_is_quarantined(drained: int) -> None:
+    stopped_job = job()
+    stopped_job.lease.enter(Phase.CALLING)
+    stopped_job.claimed = replace(stopped_job.claimed, drained=drained)
+
+    ending = stopped(stopped_job, StopReason.DRAINED)
+
+    assert ending is not None
+    if drained < MOST_DRAINS:
+        assert (ending.outcome, ending.error_class) == ("handed_back", "WorkerStopped")
+        assert not ending.retry
+        assert not ending.recovery
+    else:
+        assert (ending.outcome, ending.error_class) == ("failed", "RecoveriesExhausted")
+        assert ending.status is AgentStatus.FAILED
 
 
 def test_an_interrupted_attempt_fails_by_the_policy() -> None:

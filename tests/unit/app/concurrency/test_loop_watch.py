@@ -1,9 +1,10 @@
 """A loop that stands still is found; a process that stands still as a whole is not taken for it."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -29,9 +30,9 @@ def block_until(event: threading.Event) -> None:
 class Watched:
     """A watch, and what it says."""
 
-    def __init__(self, loop: LoopThread, **options: Callable[[], None]) -> None:
+    def __init__(self, loop: LoopThread, **options: Any) -> None:
         self.blocked = threading.Event()
-        self.probes = 0
+        self.probes, self.fail = 0, False
         self.probed = threading.Condition()
         self.watch = LoopWatch(
             loop.loop,
@@ -48,6 +49,9 @@ class Watched:
         with self.probed:
             self.probes += 1
             self.probed.notify_all()
+        if self.fail:
+            self.fail = False
+            raise SystemExit
 
     def await_probes(self, count: int) -> None:
         with self.probed:
@@ -61,6 +65,39 @@ def test_a_blocked_loop_is_found(loop: LoopThread) -> None:
 
     assert watched.blocked.wait(WAIT_S)
     release.set()
+
+
+def test_an_exception_in_a_probe_neither_ends_the_watch_nor_counts_as_more_than_one_probe(
+    loop: LoopThread,
+) -> None:
+    watched, release = Watched(loop), threading.Event()
+    for _ in range(3):
+        watched.fail = True
+        watched.await_probes(watched.probes + 2)
+        assert not watched.blocked.is_set()
+
+    loop.call(partial(block_until, release))
+
+    assert watched.blocked.wait(WAIT_S)
+    release.set()
+
+
+def test_a_loop_whose_check_fails_is_found_and_one_whose_check_ends_is_not(
+    loop: LoopThread,
+) -> None:
+    fails = threading.Event()
+
+    async def check() -> None:
+        if fails.is_set():
+            raise SystemExit
+
+    watched = Watched(loop, check=check)
+    watched.await_probes(10)
+    assert not watched.blocked.is_set()
+
+    fails.set()
+
+    assert watched.blocked.wait(WAIT_S)
 
 
 def test_a_loop_that_turns_is_not_blocked_and_pauses_do_not_add_up(loop: LoopThread) -> None:

@@ -1,6 +1,7 @@
 """User code ends its own call and nothing else, whatever it raises."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -98,6 +99,44 @@ def test_a_caller_that_is_cancelled_sees_its_own_cancellation_and_cancels_the_co
 
     assert loop.run(cancel_caller())
     assert cancelled.wait(scaled(60))
+
+
+class Witness(Exception):
+    """An exception that notes the threads in which its methods run, and in which it ends."""
+
+    def __init__(self, seen: list[str]) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def __str__(self) -> str:
+        self.seen.append(threading.current_thread().name)
+        return "seen"
+
+    def __del__(self) -> None:
+        self.seen.append(f"end in {threading.current_thread().name}")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_exception_of_user_code_ends_in_the_thread_of_user_code(
+    loop: LoopThread, is_async: bool
+) -> None:
+    seen: list[str] = []
+
+    def sync() -> None:
+        raise Witness(seen)
+
+    async def later() -> None:
+        await asyncio.sleep(0)
+        raise Witness(seen)
+
+    with pytest.raises(UserCodeFailed) as failed:
+        loop.run(within(result_of(later if is_async else sync)))
+
+    assert failed.value.traceback is not None
+    assert "raise Witness(seen)" in failed.value.traceback
+    gc.collect()
+    assert {word.split()[-1] for word in seen} == {"code" if is_async else "tool"}
+    assert any(word.startswith("end in") for word in seen)
 
 
 def test_code_that_swallows_its_cancellation_is_left(loop: LoopThread) -> None:

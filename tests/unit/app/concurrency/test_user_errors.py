@@ -11,7 +11,7 @@ from app.concurrency.error_texts import MAX_NAME_CHARS, class_name
 from app.concurrency.user_code import UserCodeFailed
 from app.domain.retry import RetryPolicy
 from app.domain.status import AgentStatus
-from app.errors import AgentError, RateLimited, ToolError
+from app.errors import AgentError, FunctionFailed, RateLimited, ToolError, error_classes
 from app.failures.classification import classify
 from app.failures.decisions import Fail, Retry, decide
 
@@ -109,6 +109,19 @@ def test_the_facts_of_a_users_class_are_kept() -> None:
     retry = decide(slow.agent_error, retries=0, policy=POLICY)
     assert isinstance(retry, Retry)
     assert retry.after_s >= 90.0
+
+
+def test_no_error_of_user_code_ends_its_agent_in_a_state_that_is_no_failure() -> None:
+    for kind in list(error_classes()):
+        own: type[AgentError] = type("Own", (kind,), {}, final="completed")
+        for each in (kind, own):
+            failed = UserCodeFailed(each.__new__(each))
+            decided = decide(
+                failed.agent_error or FunctionFailed(str(failed)), retries=9, policy=POLICY
+            )
+
+            assert isinstance(decided, Fail), each
+            assert decided.status.is_failure, each
 
 
 def test_an_error_outside_the_tree_has_no_agent_error() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from functools import partial
 from typing import Any
 
@@ -64,8 +64,15 @@ class Innocent:
     async def _child(self, name: str) -> str:
         assert self._end is not None
         self.begun.set()
-        await self._end.wait()
-        return name
+        ends = self._ends(self._end)
+        async for _ in ends:  # a generator that is open while the other calls run
+            await ends.aclose()
+            return await asyncio.to_thread(str, name)
+        raise AssertionError("another call has closed the generator")
+
+    async def _ends(self, end: asyncio.Event) -> AsyncGenerator[None, None]:
+        await end.wait()
+        yield
 
     def finish(self) -> None:
         assert self.place is not None

@@ -1,5 +1,7 @@
 """The outputs of functions and kinds as JSON values, which are kept unchanged or refused."""
 
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -25,6 +27,43 @@ def test_models_and_dates_become_json() -> None:
     assert output({"a": Answer(day=date(2026, 1, 2), notes=("x",))}) == {
         "a": {"day": "2026-01-02", "notes": ["x"]}
     }
+
+
+def endless() -> Iterator[int]:
+    while True:
+        yield 1
+
+
+def doubled(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+ENDLESS: dict[str, Callable[[], Any]] = {
+    "count": itertools.count,
+    "generator": endless,
+    "callable": lambda: iter(int, 1),
+    "inner": lambda: {"a": [endless()]},
+    "nested": lambda: (endless() for _ in range(2)),
+    "doubled": lambda: doubled(60),
+    "doubled in a generator": lambda: (doubled(60) for _ in range(1)),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_value_without_an_end_is_refused(name: str) -> None:
+    with pytest.raises(ResultTooLarge, match="more than 1,000 parts"):
+        output(ENDLESS[name]())
+
+
+def test_an_iterator_is_a_list_and_a_value_may_be_named_twice() -> None:
+    shared = {"a": (n for n in (1, 2))}
+
+    assert output([map(str, (1, 2)), iter([[3]])]) == [["1", "2"], [[3]]]
+    assert output(shared) == {"a": [1, 2]}
+    assert output(doubled(2)) == [[1, 1], [1, 1]]
 
 
 @dataclass

@@ -254,6 +254,7 @@ def supervised(stack: Stack, folder: Path, said: list[str], **environment: str) 
     )
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.anyio
 async def test_an_agent_that_stops_each_of_its_workers_is_quarantined(
     hostile_stack: Stack, tmp_path: Path
@@ -276,6 +277,7 @@ async def test_an_agent_that_stops_each_of_its_workers_is_quarantined(
     ]
 
 
+@pytest.mark.timeout(400)  # a worker starts for each part
 @pytest.mark.anyio
 async def test_a_worker_that_cannot_work_ends_with_a_status_and_is_replaced(
     hostile_stack: Stack, tmp_path: Path

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.concurrency.error_texts import described
 from app.domain.condition import Condition
+from app.domain.counts import counted
 from app.domain.status import AgentStatus
 from app.domain.suggestions import shortened
 from app.domain.waits import LongWait
@@ -115,8 +116,9 @@ def _cut_off(job: Job) -> Ending:
     """Return the ending of an attempt whose worker stops before the attempt's call has ended."""
     times = job.claimed.drained + 1
     if times > MOST_DRAINS:
+        again = counted(times, "time")
         error = RecoveriesExhausted(
-            f"quarantined: its workers were asked to stop during its calls, {times} times in a "
+            f"quarantined: its workers were asked to stop during its calls, {again} in a "
             "row: look for code of the agent that ends its own process, or make its calls shorter"
         )
         return failed(job, AgentStatus.FAILED, error, text=str(error))

@@ -8,13 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.configuration.settings import Settings
 from app.costs.pricing import Pricing
-from app.domain.agent import schema_of
 from app.domain.input_validation import validate_input
 from app.domain.json_values import find_json_problem
 from app.domain.loaded import Loaded, find_unloaded
 from app.domain.mistakes import Mistake, mistakes_of, refuse
 from app.domain.path_validation import find_missing_parts
 from app.domain.providers import routed
+from app.domain.schemas import schema_of
 from app.domain.scope import Scope
 from app.domain.sub_workflow import check_nesting, named_workflows, transformed
 from app.domain.workflow import Workflow

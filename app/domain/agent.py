@@ -11,6 +11,7 @@ from app.domain.json_values import plain_json
 from app.domain.kinds import LLM, WORKFLOW, queue_of
 from app.domain.on_cut import OnCut
 from app.domain.retry import RetryPolicy
+from app.domain.schemas import schema_of
 from app.domain.status import AgentStatus
 from app.domain.tool_references import tool_reference
 from app.errors import (
@@ -373,37 +374,6 @@ class Agent:
                 each if isinstance(each, Agent) else cls.from_definition(each) for each in group
             ]
         return cls(**fields)
-
-
-def schema_of(output_schema: Any) -> Any:
-    """Return the stored form of an output schema; a pydantic model becomes a JSON Schema.
-
-    The titles that pydantic makes from names are left out: providers bill each title as input, and
-    a workflow file with the same schema would have another definition.
-    """
-    if hasattr(output_schema, "model_json_schema"):
-        schema = _without_titles(output_schema.model_json_schema(), output_schema.__name__)
-        if parts := schema.get("$defs"):
-            schema["$defs"] = {name: _without_titles(part, name) for name, part in parts.items()}
-        return schema
-    return dict(output_schema) if isinstance(output_schema, Mapping) else output_schema
-
-
-def _without_titles(schema: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Leave out the titles that repeat the name of a model or the names of its fields."""
-    kept: dict[str, Any] = _untitled(schema, name)
-    if fields := kept.get("properties"):
-        kept["properties"] = {
-            field: _untitled(part, field.title().replace("_", " ").strip())
-            for field, part in fields.items()
-        }
-    return kept
-
-
-def _untitled(schema: Any, title: str) -> Any:
-    if not isinstance(schema, Mapping):
-        return schema
-    return {key: value for key, value in schema.items() if (key, value) != ("title", title)}
 
 
 def merged_config(llm_config: Mapping[str, Any], fallback: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from app.domain import attachments, server_tools
-from app.domain.agent import FALLBACK_ON, Agent, merged_config, schema_of
+from app.domain.agent import FALLBACK_ON, Agent, merged_config
 from app.domain.attachments import MAX_ENTRIES
 from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
 from app.domain.for_each import INPUT, ITEM_NAMES, source_of
@@ -15,6 +15,7 @@ from app.domain.on_cut import OnCut
 from app.domain.paths import KEY, WHOLE, parse_output_path, parse_path
 from app.domain.prompt import malformed_placeholders
 from app.domain.retry import RetryPolicy
+from app.domain.schemas import schema_of
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import AuthenticationFailed, BadRequest, BudgetExceeded, WorkflowError
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from app.domain.agent import Agent, schema_of
+from app.domain.agent import Agent
 from app.domain.kinds import WORKFLOW
+from app.domain.schemas import schema_of
 from app.domain.sub_workflow import embedded
 from app.domain.suggestions import did_you_mean, listed
 from app.domain.workflow import Workflow

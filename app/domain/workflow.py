@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.domain.agent import Agent, schema_of
+from app.domain.agent import Agent
 from app.domain.agent_validation import MAX_NAME_CHARS, find_group_problem
 from app.domain.data_flow import DataFlow
 from app.domain.dependencies import DependencyResolver
 from app.domain.json_text import read_json
 from app.domain.json_values import plain_json
 from app.domain.kinds import WORKFLOW
+from app.domain.schemas import schema_of
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.validation import validate_workflow
 from app.errors import WorkflowError

@@ -13,9 +13,10 @@ from typing import Any
 from app.costs.price import Price
 from app.costs.pricing import Pricing
 from app.costs.quote import Quote
-from app.domain.agent import Agent, schema_of
+from app.domain.agent import Agent
 from app.domain.protocols import TokenCounting
 from app.domain.providers import BUILT_IN, Provider, protocol_of
+from app.domain.schemas import schema_of
 from app.domain.server_tools import (
     CODE_EXECUTION,
     ServerUses,

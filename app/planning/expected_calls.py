@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.domain.agent import Agent, schema_of
+from app.domain.agent import Agent
 from app.domain.earlier import EarlierAgent
 from app.domain.kinds import LLM
+from app.domain.schemas import schema_of
 from app.domain.server_tools import CODE_EXECUTION, WEB_SEARCH, server_tools_in
 from app.domain.usage import Usage
 from app.llm.parts import Part

@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any
 
 from app.conditions.program import compiled
-from app.domain.agent import Agent, schema_of
+from app.domain.agent import Agent
 from app.domain.kinds import LLM
 from app.domain.mistakes import Mistake, inside, mistakes_of, refuse_all
 from app.domain.plain_text import find_name_problem
+from app.domain.schemas import schema_of
 from app.domain.sub_workflow import embedded
 from app.domain.workflow import Workflow
 from app.errors import WorkflowError

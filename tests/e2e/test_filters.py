@@ -9,6 +9,7 @@ import pytest
 
 from app import CostTracker, Run, list_runs
 from tests.support.commands import execute, printed
+from tests.support.pace import scaled
 
 WORKFLOW = """
 name: letters
@@ -40,7 +41,7 @@ def answer(*words: str) -> Any:
 
 def finished(file: str, *words: str) -> str:
     run_id = answer("run", file, *words)["run_id"]
-    assert Run(run_id).wait(timeout=60) == "completed"
+    assert Run(run_id).wait(timeout=scaled(60)) == "completed"
     return str(run_id)
 
 

@@ -245,9 +245,11 @@ def test_the_key_of_a_repeated_tool_call_outlives_its_worker(stack: Stack, crew:
     kill_owner(stack)
     crew.leave()
     crew.work()
-    wait_until(lambda: used(stack)["attempt 2"] == 1, timeout_s=20, what="the second attempt")
+    wait_until(
+        lambda: used(stack)["attempt 2"] == 1, timeout_s=scaled(20), what="the second attempt"
+    )
     (stack.folder / "go").touch()
-    assert run.wait(timeout=30) is WorkflowStatus.COMPLETED
+    assert run.wait(timeout=scaled(30)) is WorkflowStatus.COMPLETED
 
     noted = used(stack)
     ((line, times),) = [(line, n) for line, n in noted.items() if line.startswith("key")]
@@ -261,12 +263,12 @@ def test_a_retry_keeps_the_key_and_a_rerun_has_another(stack: Stack, crew: Crew)
     crew.work()
     (stack.folder / "go").touch()
     run = start("[[sim:tool_turns=2]] Use transfer.", "transfer", max_turns=2)
-    assert run.wait(timeout=30) is WorkflowStatus.FAILED
+    assert run.wait(timeout=scaled(30)) is WorkflowStatus.FAILED
     run.retry_failed()
-    assert run.wait(timeout=30) is WorkflowStatus.FAILED
+    assert run.wait(timeout=scaled(30)) is WorkflowStatus.FAILED
     of_the_run = {line.split()[1] for line in used(stack) if line.startswith("key")}
     again = run.rerun("agent")
-    assert again.wait(timeout=30) is WorkflowStatus.FAILED
+    assert again.wait(timeout=scaled(30)) is WorkflowStatus.FAILED
 
     all_keys = {line.split()[1] for line in used(stack) if line.startswith("key")}
     assert (len(of_the_run), len(all_keys)) == (1, 2)

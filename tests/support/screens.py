@@ -78,6 +78,7 @@ def record(number: int, workflow: str, status: str, **fields: Any) -> RunRecord:
         "finished_at": at(12.3),
         "pruned_at": None,
         "key": None,
+        "labels": {},
         "rerun_of": None,
         "rerun_from": None,
     }

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain.agent import schema_of
 from app.domain.input_validation import validate_input
+from app.domain.schemas import schema_of
 from app.domain.sub_workflow import embedded
 from app.domain.workflow import Workflow
 from app.errors import OutputInvalid, RunConflict, SubWorkflowRefused, WorkflowError

@@ -394,5 +394,5 @@ def test_the_plan_says_first_that_a_budget_will_stop_the_run(
     assert execute(["plan", str(file), "--json"]) == 0
     (stop,) = json.loads(capsys.readouterr().out)["stops"]
 
-    assert first.startswith("cost_budget of $0.005000 will stop agent 'a': ")
+    assert first.startswith("cost_budget of $0.005 will stop agent 'a': ")
     assert (stop["agent"], stop["budget"]) == ("a", "cost_budget")

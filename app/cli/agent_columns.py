@@ -7,6 +7,7 @@ from app.cli.output import seconds
 from app.cli.tables import Column, number, state, words
 from app.domain.money import aligned_dollars
 from app.domain.plain_text import shown_line
+from app.domain.status import AgentStatus
 from app.monitoring.progress import AgentProgress
 
 MARKS = {
@@ -49,7 +50,7 @@ def agent_cells(agent: AgentProgress, columns: Sequence[Column], took: str = "")
     """
     items = "" if agent.item_count is None else f"{agent.items_ended}/{agent.item_count}"
     cells = {
-        "agent": f"{MARKS.get(agent.status, '!')} {agent.name}",
+        "agent": f"{MARKS.get(shown_state(agent), '!')} {agent.name}",
         "module": agent.module,
         "model": agent.model,
         "status": shown_state(agent),
@@ -61,8 +62,17 @@ def agent_cells(agent: AgentProgress, columns: Sequence[Column], took: str = "")
 
 
 def shown_state(agent: AgentProgress) -> str:
-    """Return the state of an agent: ``partial`` if it completed without a part of its result."""
-    return "partial" if agent.is_partial else str(agent.status)
+    """Return the state of an agent for people.
+
+    An agent that completed without a part of its result is ``partial``. An agent whose elements or
+    whose inner run are at work is ``running``; the database has it as ``waiting``.
+    """
+    if agent.is_partial:
+        return "partial"
+    inside = agent.item_count is not None or agent.sub_run_id is not None
+    if agent.status is AgentStatus.WAITING and inside and agent.waits_until is None:
+        return str(AgentStatus.RUNNING)
+    return str(agent.status)
 
 
 def remark(agent: AgentProgress) -> str:

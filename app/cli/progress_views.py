@@ -88,16 +88,16 @@ class LineView:
 
     def _show_agent(self, agent: AgentProgress) -> None:
         tenths = agent.items_ended * 10 // agent.item_count if agent.item_count else 0
-        state = f"{agent.status} {agent.retries}" + (f" {tenths}" if tenths else "")
+        state = f"{shown_state(agent)} {agent.retries}" + (f" {tenths}" if tenths else "")
         if state == self._known.get(agent.name, "pending 0"):
             return
         if agent.status is not AgentStatus.RUNNING:
             self._end_text(agent.name)
         self._known[agent.name] = state
         retry = f" (retry {agent.retries})" if agent.retries and not agent.status.is_final else ""
-        text = f"  {agent.label} ({agent.module}, {agent.model}): {agent.status}{retry}"
+        text = f"  {agent.label} ({agent.module}, {agent.model}): {shown_state(agent)}{retry}"
         if agent.sub_run_id is not None and not agent.status.is_final:
-            text += f" for run {agent.sub_run_id}"
+            text += f" as run {agent.sub_run_id}"
         if agent.status.is_final:
             took = seconds(agent.started_at, agent.finished_at)
             text = ", ".join(filter(None, (text, took, _first_token(agent), _cost(agent))))
@@ -200,7 +200,7 @@ def summary(run: RunProgress, id_: str = "") -> str:
 
 
 def _counted(agents: Sequence[AgentProgress]) -> str:
-    counts = Counter(str(agent.status) for agent in agents)
+    counts = Counter(map(shown_state, agents))
     total = counted(len(agents), "agent")
     states = ", ".join(f"{count:,} {status}" for status, count in counts.items())
     return total if set(counts) <= {"pending"} else f"{total}: {states}"

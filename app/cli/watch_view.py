@@ -167,7 +167,7 @@ def _group(agent: AgentProgress) -> str:
     if agent.status.is_failure:
         return "failed"
     named = {"completed": "done", "skipped": "other", "cancelled": "other"}
-    return named.get(agent.status, str(agent.status))
+    return named.get(agent.status, shown_state(agent))
 
 
 def _waits(waits: Sequence[Finding], width: int, most: int) -> list[Text]:

@@ -156,6 +156,6 @@ def test_items_are_counted_and_told_by_tenths() -> None:
         "screen 37/100 (1 failed)",
         "screen 100/100 (2 failed)",
     ]
-    assert "▷ screen  HR      gpt-4o  waiting      37/100" in drawn(
+    assert "▶ screen  HR      gpt-4o  running      37/100" in drawn(
         run(replace(waiting, items_ended=37))
     )

@@ -117,9 +117,11 @@ class Desk:
         worker.send_signal(signal.SIGKILL)
 
     def _workers(self) -> list[psutil.Process]:
-        found = self.up.children(recursive=True)
-        named = [(process, " ".join(process.cmdline())) for process in found]
-        return [process for process, line in named if "worker" in line and "openai" in line]
+        servers = [
+            each for each in self.up.children() if "app.local_stack.forking" in each.cmdline()
+        ]
+        forked = [each for server in servers for each in server.children()]
+        return [each for each in forked if each.pid != self.ready["pids"]["scheduler"]]
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Generator, Iterator, Sequence
+from importlib import import_module
 from itertools import chain, count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,6 +60,15 @@ settings.register_profile(
 settings.load_profile("dev")
 
 _numbers = count()
+
+
+def pytest_collection() -> None:
+    """Import what Hypothesis imports late, in the midst of a test.
+
+    pytest compiles this module. CPython 3.11 breaks off a compilation if the garbage collector runs
+    code meanwhile that compiles, too, such as the report of an object that was not closed.
+    """
+    import_module("hypothesis.strategies._internal.regex")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -59,7 +59,7 @@ class Forked:
             TimeoutError: If the worker runs for longer than ``timeout_s`` seconds.
         """
         if not select.select([self], [], [], timeout_s)[0]:
-            raise TimeoutError(f"after {timeout_s} s, process {self.pid} still runs")
+            raise TimeoutError(f"process {self.pid} has not ended within {timeout_s} s")
         code = self._report.recv(NUMBER_BYTES)
         return int.from_bytes(code, signed=True) if code else UNSEEN
 

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from app import Agent, Run, Workflow, WorkflowStatus, enqueue
+from app.domain.money import aligned_dollars, dollars
 from tests.support.commands import printed
 from tests.support.pace import at_this_pace, scaled
 from tests.support.stack import Stack
@@ -296,21 +297,19 @@ def test_the_command_says_from_when_a_budget_counts_and_when_it_is_spent(
     (forecast,) = json.loads(printed("budgets", "--forecast", "--json"))
     table = printed("budgets", "--forecast")
 
-    spent = f"${sizes.cost_usd:.6f}"
-    assert (
-        nothing.splitlines()[0] == "budget of tenant counted per month: $1.000000, $1.000000 left"
-    )
+    spent = dollars(sizes.cost_usd)
+    assert nothing.splitlines()[0] == "budget of tenant counted per month: $1.00, $1.00 left"
     assert "It counts the calls from now on; nothing else was spent since " in nothing
     assert f"It counts the calls from now on; the other {spent} that were spent since " in later
     assert "are not counted (--from-start counts them)." in later
     assert Decimal(facts["uncounted_usd"]) == sizes.cost_usd
     assert Decimal(facts["spent_usd"]) == 0
-    assert f", ${1 - sizes.cost_usd:.6f} left" in from_start
+    assert f", {dollars(1 - sizes.cost_usd)} left" in from_start
     assert from_start.endswith(f" UTC, {spent} so far.\n")
     assert f"It keeps the {spent} that it has counted so far; nothing else was spent" in kept
     assert Decimal(forecast["spent_usd"]) == Decimal(forecast["last_hour_usd"]) == sizes.cost_usd
     assert "spent up (UTC)" in table
-    assert spent in table
+    assert aligned_dollars(sizes.cost_usd) in table
 
 
 def budgets(stack: Stack, *words: str) -> str:

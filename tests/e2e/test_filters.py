@@ -109,7 +109,7 @@ def test_a_filter_with_an_unknown_name_finds_nothing_and_says_so(file: str) -> N
         (("runs", "--label", "Team=a"), "no label can have the key 'Team'"),
         (("runs", "--label", "a=1", "--label", "a=2"), "--label a is given twice"),
         (("costs", "--by", "modl"), "costs have no dimension 'modl'; did you mean 'model'"),
-        (("costs", "--estimates", "--tenant", "a"), "give only --since and --json"),
+        (("costs", "--estimates", "--tenant", "a"), "give only --since, --wide and --json"),
         (("run", "FILE", "--label", "a"), "--label a has no value: give KEY=VALUE"),
         (("run", "FILE", "--label", "A=1"), "labels have the key 'A'"),
     ],

@@ -114,7 +114,7 @@ async def test_the_events_of_a_run_may_be_left_early(stack: Stack) -> None:
     assert await run.wait_async(WAIT_S) == "completed"
 
 
-BLOCKING = ["status", "error", "cost", "outputs", "context", "results", "record"]
+BLOCKING = ["status", "error", "cost", "labels", "outputs", "context", "results", "record"]
 
 
 @pytest.mark.anyio

@@ -14,7 +14,7 @@ from tests.support.wire_server import provider_server
 
 pytestmark = pytest.mark.anyio
 
-HALF, SENT, LARGE = "\ud83d", "\N{REPLACEMENT CHARACTER}", 10**400
+HALF, SENT, LARGE = "\ud83d", "\N{REPLACEMENT CHARACTER}", 10**300
 MODELS = {"openai": "gpt-4o", "responses": "gpt-5.6-terra", "anthropic": "claude-sonnet-4-6"}
 ARGUMENTS = json.dumps({f"k{HALF}": HALF, "large": LARGE})
 USAGE = {"input_tokens": 20, "output_tokens": 10, "prompt_tokens": 20, "completion_tokens": 10}

@@ -42,7 +42,7 @@ IN_THE_ANSWER = {
     "an error": (b"HTTP/1.1 500 Oops\r\n\r\n", b"x" * 50_000),
     "an error of events": (b"HTTP/1.1 500 Oops\r\ncontent-type: text/event-stream\r\n\r\n", b":\n"),
 }
-SOCKET_BUFFERS = 16_000_000
+SOCKET_BUFFERS = 32_000_000
 
 
 #: Headers of an answer, the beginning of its content, and what follows 250 MB long.

@@ -76,7 +76,7 @@ def test_a_command_runs_with_its_own_output_and_code(server: ForkServer, tmp_pat
 
 def test_a_killed_worker_has_the_code_of_its_signal(server: ForkServer, tmp_path: Path) -> None:
     with _waiting(server, tmp_path) as worker:
-        with pytest.raises(TimeoutError, match="still runs"):
+        with pytest.raises(TimeoutError, match="has not ended"):
             worker.wait(0.0)
         worker.send_signal(signal.SIGKILL)
 

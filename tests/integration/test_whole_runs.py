@@ -118,7 +118,9 @@ async def test_a_run_with_a_thousand_inner_runs_is_told_at_little_cost(cluster: 
     failed = next(each for each in found if each.reason is Reason.FAILED)
     every_tenth = {f"handled[{n}]/judge" for n in range(0, ELEMENTS, 10)}
     assert set(failed.agents) == named_in(failed.subject) == every_tenth
-    assert f"has spent $2 of $100 in {4 * ELEMENTS:,} calls" in " ".join(e.text for e in found)
+    assert f"has spent $2.00 of $100.00 in {4 * ELEMENTS:,} calls" in " ".join(
+        e.text for e in found
+    )
 
 
 async def test_a_view_of_one_run_reads_only_the_lines_of_this_run(cluster: Cluster) -> None:

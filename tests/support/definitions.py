@@ -137,6 +137,9 @@ WORKFLOW_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "timeout": _floats(0.1, 1e6),
     "allow_partial_completion": st.booleans(),
     "priority": st.integers(1, 10) | st.just(Size.THREE),
+    "labels": st.dictionaries(
+        st.from_regex(r"[a-z0-9_.-]{1,63}", fullmatch=True), words, max_size=16
+    ),
     "input_schema": st.none()
     | st.sampled_from([Input, {"type": "object", "properties": {"topic": {}, "documents": {}}}]),
 }

@@ -5,7 +5,7 @@ limit. It is applied twice: first among tenants, then among the runs of a tenant
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Hashable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -66,7 +66,7 @@ class Turns:
         self._free = places
         self._most_of_a_run = max(places - 1, 1)
         self._worst_s = worst_s
-        self._waiting: list[_Waiter] = []
+        self._waiting: dict[Turn, deque[_Waiter]] = {}
         self._number = 0
         self._busy: Counter[Turn] = Counter()
         self._tenants = _Shares()
@@ -77,13 +77,13 @@ class Turns:
         future = asyncio.get_running_loop().create_future()
         self._number += 1
         waiter = _Waiter(turn, self._number, future)
-        self._waiting.append(waiter)
+        self._waiting.setdefault(turn, deque()).append(waiter)
         self._grant()
         try:
             await future
         except asyncio.CancelledError:
-            if waiter in self._waiting:
-                self._waiting.remove(waiter)
+            if waiter in self._waiting.get(turn, ()):
+                self._leave(waiter)
             elif not future.cancelled():
                 self.give_back(turn, used_s=0.0)
             raise
@@ -101,7 +101,7 @@ class Turns:
 
     def _grant(self) -> None:
         while self._free and (waiter := self._next()):
-            self._waiting.remove(waiter)
+            self._leave(waiter)
             if waiter.future.done():
                 continue
             self._free -= 1
@@ -110,11 +110,18 @@ class Turns:
             self._runs.start(waiter.turn, self._worst_s)
             waiter.future.set_result(None)
 
+    def _leave(self, waiter: _Waiter) -> None:
+        waiting = self._waiting[waiter.turn]
+        waiting.remove(waiter)
+        if not waiting:
+            del self._waiting[waiter.turn]
+
     def _next(self) -> _Waiter | None:
+        # Only the first of each run is looked at, so that many waiters of a run cost no more.
         ready: Iterable[_Waiter] = (
-            waiter
-            for waiter in self._waiting
-            if self._busy[waiter.turn] < self._most_of_a_run or waiter.future.done()
+            waiting[0]
+            for turn, waiting in self._waiting.items()
+            if self._busy[turn] < self._most_of_a_run or waiting[0].future.done()
         )
         return min(ready, key=self._order, default=None)
 

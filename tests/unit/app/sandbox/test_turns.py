@@ -1,6 +1,7 @@
 """Turns of runs and tenants in the sandbox."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -75,6 +76,27 @@ async def test_a_run_leaves_a_place_free_for_others() -> None:
     assert not second.done()
     turns.give_back(Turn(None, "costly"), used_s=2.0)
     await asyncio.wait_for(second, scaled(5))
+
+
+async def cpu_s_of_waiting(number: int) -> float:
+    """Return the CPU time in which so many tasks of a run have their turn, one after another."""
+    turns = Turns(2, worst_s=2.0)
+    turn = Turn("acme", "large")
+
+    async def work() -> None:
+        await turns.take(turn)
+        await asyncio.sleep(0)
+        turns.give_back(turn, used_s=0.001)
+
+    begun_s = time.thread_time()
+    await asyncio.gather(*(work() for _ in range(number)))
+    return time.thread_time() - begun_s
+
+
+async def test_a_task_costs_the_same_however_many_tasks_of_its_run_wait() -> None:
+    few_s = await cpu_s_of_waiting(1_000)
+
+    assert await cpu_s_of_waiting(10_000) < 40 * few_s  # 100 times as much if all are looked at
 
 
 async def test_a_wait_that_is_cancelled_keeps_no_place() -> None:

@@ -137,7 +137,10 @@ class Forking:
                 self._children.recv(1024)
                 self._tell_ends()
             if self._requests in readable:
-                packet, given, _, _ = socket.recv_fds(self._requests, 1, DESCRIPTORS)
+                try:
+                    packet, given, _, _ = socket.recv_fds(self._requests, 1, DESCRIPTORS)
+                except ConnectionResetError:  # the supervisor ended and had not read READY
+                    return None
                 if not packet:
                     return None
                 report, supervisor, output = given

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import threading
@@ -143,8 +144,13 @@ def test_a_server_that_cannot_import_says_so(tmp_path: Path) -> None:
         pass
 
 
-def test_the_server_ends_with_its_supervisor() -> None:
+@pytest.mark.parametrize("moment", ["importing", "imported", "ready"])
+def test_the_server_ends_with_its_supervisor(moment: str) -> None:
     server = ForkServer(os.environ, [])
+    if moment != "importing":
+        assert select.select([server._requests], [], [], END_S)[0]
+    if moment == "ready":
+        server._requests.recv(1)
     server._requests.close()
 
     assert server._program.wait(END_S) == 0

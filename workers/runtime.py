@@ -44,8 +44,8 @@ from workers.worker_metrics import WorkerMetrics
 Result = TypeVar("Result")
 CANCEL_STEP_S = 0.1
 #: The process ends if its loop has not turned, or could start no thread, during so many probes of
-#: so many seconds. All leases of a blocked loop
-#: are lost before that: the heartbeat renews none after 60 s, and a lease is valid for 15 s.
+#: so many seconds. A blocked loop has lost all leases before that: the heartbeat renews none after
+#: 60 s, and a lease is valid for 15 s.
 PROBE_S, PROBES = 10.0, 9
 #: The process ends if no thread could run Python code for so many seconds, because C code kept the
 #: interpreter lock. A process that is stopped for longer ends when it continues.

@@ -98,8 +98,10 @@ def up(
         facts = _facts(settings, workers) | {"limits": limits}
         if simulator:
             facts["simulator"] = {key: variables[key] for key in variables if "BASE_URL" in key}
-        reloader = stack.reloader(settings, environment, supervisor, workers=workers)
-        asyncio.run(_serve(supervisor, facts, reloader if reload else None, json=json))
+        reloader = (
+            stack.reloader(settings, environment, supervisor, workers=workers) if reload else None
+        )
+        asyncio.run(_serve(supervisor, facts, reloader, json=json))
 
 
 async def _serve(

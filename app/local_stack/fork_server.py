@@ -134,15 +134,24 @@ class ForkServer:
             ForkServerFailed: If the program cannot be started, or ends before the worker starts.
         """
         with self._lock:
-            if self._program.poll() is not None:
-                self._requests.close()
-                self._start()
-            if not self._ready:
-                self._ready = self._requests.recv(1) == READY
-            worker = self._forked(output) if self._ready else None
+            # A program that was killed since the last worker is started again.
+            worker = self._attempt(output) or self._attempt(output)
         if worker is None:
             raise ForkServerFailed("the process that imports AgentChord for all workers ended")
-        order.send(worker.connection)
+        with contextlib.suppress(BrokenPipeError):  # the exit code tells that the worker has ended
+            order.send(worker.connection)
+        return worker
+
+    def _attempt(self, output: int) -> Forked | None:
+        if self._program.poll() is not None:
+            self._requests.close()
+            self._start()
+        if not self._ready:
+            self._ready = self._requests.recv(1) == READY
+        worker = self._forked(output) if self._ready else None
+        if worker is None:  # the program is ending, or has ended
+            self._program.kill()
+            self._program.wait()
         return worker
 
     def _forked(self, output: int) -> Forked | None:

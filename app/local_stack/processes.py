@@ -71,15 +71,15 @@ class _ForkedProcess:
     async def _ended(self) -> int:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self._worker, ended.set)
-        try:
-            await ended.wait()
-        finally:
-            loop.remove_reader(self._worker)
+        await ended.wait()
+        loop.remove_reader(self._worker)
         # The fork server tells the code at once.
         return await asyncio.to_thread(self._worker.wait)
 
     def close(self) -> None:
         self._end.cancel()
+        # The cancelled task ends later, when another file may have this descriptor.
+        asyncio.get_running_loop().remove_reader(self._worker)
         self._pipe.close()
         self._worker.close()
 

@@ -252,7 +252,7 @@ async def test_a_forecast_says_when_a_budget_is_spent(cluster: Cluster) -> None:
 
 
 def check_forecast(each: Any, now: Any) -> None:
-    """What is left and the rest of the period, computed in another way."""
+    """Compute the rest of a budget and the rest of its period in another way."""
     rest_h = (each.period_end - now).total_seconds() / 3600
     for name, rate in (("by_hour", 0.75), ("by_day", 3 / 24)):
         until = (getattr(each, f"exhausted_at_{name}") - now).total_seconds() / 3600

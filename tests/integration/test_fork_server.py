@@ -134,6 +134,17 @@ def test_workers_outlive_the_server_and_the_next_has_a_new_one(tmp_path: Path) -
         assert worker.wait(END_S) == UNSEEN, "nobody saw how it ended"
 
 
+def test_a_server_that_dies_during_a_request_is_started_again(tmp_path: Path) -> None:
+    with ForkServer(os.environ, []) as server, _waiting(server, tmp_path):
+        os.kill(server._program.pid, signal.SIGSTOP)  # it takes the request and cannot answer
+        first = server._program
+        killing = threading.Timer(0.5, first.kill)
+        killing.start()
+        with _waiting(server, tmp_path) as worker:
+            assert psutil.Process(worker.pid).ppid() == server._program.pid != first.pid
+        killing.join()
+
+
 def test_a_server_that_cannot_import_says_so(tmp_path: Path) -> None:
     (tmp_path / "celery.py").write_text("raise ImportError('planted')\n")
     with (

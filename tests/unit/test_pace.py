@@ -9,7 +9,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def slowness(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What the machine measures from now on; the last value stays."""
+    """Let the machine measure these values from now on, and the last one for ever."""
     measured: list[float] = [1.0]
 
     def next_value() -> float:

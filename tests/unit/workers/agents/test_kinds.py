@@ -1,4 +1,4 @@
-"""What a kind returns is written, and comes to its end, in a thread of user code."""
+"""A thread of user code writes and destroys the value that a kind returns."""
 
 import gc
 import threading

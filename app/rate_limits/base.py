@@ -122,12 +122,14 @@ class Delay(NamedTuple):
         sent_at: Time at which the call was sent, by the same clock.
         amounts: The amount that the call took from each tier.
         overdue: Amounts of all calls that the process had not sent before ``sent_at``.
+        settled: Number of settlements in the same message that came before ``sent_at``.
     """
 
     granted_at: float
     sent_at: float
     amounts: tuple[float, ...]
     overdue: tuple[float, ...]
+    settled: int
 
 
 class Grant(NamedTuple):

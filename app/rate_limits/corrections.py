@@ -92,7 +92,8 @@ class Corrections:
             overdue: Amounts of all calls that had not been sent before that time.
         """
         if permit.spec is self._spec:
-            self._delays.append(Delay(permit.granted_at, sent_at, permit.taken, overdue))
+            settled = len(self._settlements)
+            self._delays.append(Delay(permit.granted_at, sent_at, permit.taken, overdue, settled))
 
     def refuse(self, permit: Permit, retry_after_s: float | None, *, hard: bool) -> float:
         """Report a refused call, which pauses the bucket.
@@ -115,10 +116,15 @@ class Corrections:
         """Move the oldest corrections into a message."""
         count = min(len(self._settlements), MOST_SENT)
         message.settlements = [self._settlements.popleft() for _ in range(count)]
-        message.delays = list(self._delays)
+        message.delays = [each for each in self._delays if each.settled <= count]
+        later = [
+            each._replace(settled=each.settled - count)
+            for each in self._delays
+            if each.settled > count
+        ]
         message.observations = list(self._observations)
         message.refusals = list(self._refusals)
-        self._delays.clear()
+        self._delays = deque(later, maxlen=MOST_SENT)
         self._observations.clear()
         self._refusals.clear()
         message.answered = self._answered

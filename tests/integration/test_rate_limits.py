@@ -278,6 +278,23 @@ async def test_an_unused_permit_is_returned_in_full(cluster: LimitCluster) -> No
     assert await level(limiter, "requests_per_hour") == pytest.approx(9, abs=0.1)
 
 
+async def test_a_late_call_that_ends_at_once_gives_back_what_it_did_not_use(
+    cluster: LimitCluster,
+) -> None:
+    limiter = cluster.limiter(limits(tokens_per_minute=10_000))
+    permits = await asyncio.gather(
+        *(limiter.acquire(request(input_tokens=4990), early=True) for _ in range(2))
+    )
+    used, unused = permits
+
+    await mark_sent(limiter, permits, after_s=0.3)
+    limiter.settle(used, usage=Usage(input_tokens=1000))
+    limiter.hand_back(unused)
+    await limiter.flush()
+
+    assert await level(limiter, "tokens") == pytest.approx(9000, abs=300)
+
+
 async def test_one_429_pauses_every_process_once(cluster: LimitCluster) -> None:
     config = limits(requests_per_minute=60_000, burst=100)
     here, there = cluster.limiter(config), cluster.limiter(config)

@@ -132,13 +132,17 @@ class LuaAgreesWithPython(OnRedis):
         late_s=st.sampled_from([0.0, 0.005, 0.2, 3.0, 70.0]),
         others=st.floats(0, 3),
         overdue=st.booleans(),
+        settled=st.sampled_from([None, 0, 1, 2]),
     )
-    def be_late(self, permit: Any, late_s: float, others: float, overdue: bool) -> None:
-        process, _, start, amounts, _ = permit
+    def be_late(
+        self, permit: Any, late_s: float, others: float, overdue: bool, settled: int | None
+    ) -> None:
+        process, number, start, amounts, _ = permit
         late = tuple(float(int(amount * (1 + others))) for amount in amounts)
         self.exchange(
             process,
-            delays=[Delay(start, start + late_s, amounts, late)],
+            settlements=[] if settled is None else [Settlement(number, start, amounts)],
+            delays=[Delay(start, start + late_s, amounts, late, settled or 0)],
             overdue=amounts if overdue else (),
         )
 

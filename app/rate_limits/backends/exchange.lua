@@ -11,7 +11,7 @@
 --   ARGV[1] JSON: app.rate_limits.tiers.BucketSpec
 --   ARGV[2] JSON: app.rate_limits.base.Exchange; its named tuples are arrays, in the order of their
 --           fields: settlements {id, granted_at, amounts}, delays {granted_at, sent_at, amounts,
---           overdue}, observations {position, limit, remaining, spent, sent_at}, refusals
+--           overdue, settled}, observations {position, limit, remaining, spent, sent_at}, refusals
 --           {granted_at, pause_s, throttled, amounts}, runs {run_id, weight, waiting, requests},
 --           requests {id, priority, arrival_ms, cost_s, amounts}
 --   ARGV[3] prefix of the pub/sub channels: <prefix>:pauses, <prefix>:process:<process>
@@ -73,28 +73,43 @@ local function add_to_overdue(s, amounts)
   for i = 1, late and #tiers or 0 do late[2][i] = late[2][i] + amounts[i] end
 end
 
-local function note_late(s)
-  for _, item in ipairs(ask.delays) do
-    if #item[3] == #tiers then
-      s.overdue[ask.process] = {now, item[4]}
-      hold_down(s, tiers, overdue_of(s), item[2], now)
-      move_in_windows(s, tiers, item[3], item[1], item[2])
-    end
-  end
-  s.overdue[ask.process] = next(ask.overdue) and {now + OVERDUE_S, ask.overdue} or nil
-  hold_down(s, tiers, overdue_of(s), now, now)
-end
-
--- Apply the reports of the process about its permits and about the provider.
-local function apply(s)
-  if next(ask.used) and s.unknown then rebuild(s, tiers, ask.used, now) end
-  for _, item in ipairs(ask.settlements) do
+-- Apply the settlements after the number `done`, up to the number `last`.
+local function settle(s, done, last)
+  for i = done + 1, math.min(last, #ask.settlements) do
+    local item = ask.settlements[i]
     if spec.concurrency > 0 then
       redis.call('ZREM', KEYS[2], ask.process .. ':' .. item[1])
     end
     if #item[3] == #tiers then refund(s, tiers, item[3], item[2]) end
   end
-  note_late(s)
+  return math.max(done, last)
+end
+
+local function note_late(s, item)
+  if #item[3] == #tiers then
+    s.overdue[ask.process] = {now, item[4]}
+    hold_down(s, tiers, overdue_of(s), item[2], now)
+    move_in_windows(s, tiers, item[3], item[1], item[2])
+  end
+end
+
+local function note_overdue(s)
+  s.overdue[ask.process] = next(ask.overdue) and {now + OVERDUE_S, ask.overdue} or nil
+  hold_down(s, tiers, overdue_of(s), now, now)
+end
+
+-- Apply the reports of the process about its permits and about the provider. Delays and settlements
+-- are applied in the order in which they happened. Otherwise a late call, which lowers the level of
+-- the time before it was sent, would also take what its settlement gives back afterwards.
+local function apply(s)
+  if next(ask.used) and s.unknown then rebuild(s, tiers, ask.used, now) end
+  local done = 0
+  for _, item in ipairs(ask.delays) do
+    done = settle(s, done, item[5])
+    note_late(s, item)
+  end
+  settle(s, done, #ask.settlements)
+  note_overdue(s)
   if ask.epoch == s.epoch then
     for _, seen in ipairs(ask.observations) do
       observe(s, tiers[seen[1] + 1], seen[2], seen[3], seen[4], seen[5], now)

@@ -6,7 +6,7 @@ Limits of a cluster need ``RedisBackend``.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,16 @@ from app.rate_limits.backends.memory_bucket import (
     Careful,
     MemoryBucket,
 )
-from app.rate_limits.base import Exchange, Grant, News, Reply, WaitingRequest, WaitingRun
+from app.rate_limits.base import (
+    Delay,
+    Exchange,
+    Grant,
+    News,
+    Reply,
+    Settlement,
+    WaitingRequest,
+    WaitingRun,
+)
 from app.rate_limits.tiers import HORIZON_S, LATE_S, LEASE_S, QUANTUM_S, SAFETY_POLL_S, BucketSpec
 
 STALE_HEAD_S = 5.0
@@ -185,11 +194,13 @@ class _ExchangeStep:
         s, ask = self.bucket, self.ask
         if ask.used and s.unknown:
             s.rebuild(ask.used, self.now)
-        for settled in ask.settlements:
-            self.shared.leases.pop(f"{ask.process}:{settled.id}", None)
-            if len(settled.amounts) == len(self.spec.tiers):
-                s.refund(settled.amounts, settled.granted_at)
-        self._note_late()
+        done = 0
+        for delay in ask.delays:
+            self._settle(ask.settlements[done : delay.settled])
+            self._note_late(delay)
+            done = max(done, delay.settled)
+        self._settle(ask.settlements[done:])
+        self._note_overdue()
         if ask.epoch == s.epoch:
             for seen in ask.observations:
                 s.observe(seen, self.now)
@@ -201,13 +212,21 @@ class _ExchangeStep:
         if ask.answered:
             s.careful = None
 
-    def _note_late(self) -> None:
+    def _settle(self, settlements: Iterable[Settlement]) -> None:
+        for settled in settlements:
+            self.shared.leases.pop(f"{self.ask.process}:{settled.id}", None)
+            if len(settled.amounts) == len(self.spec.tiers):
+                self.bucket.refund(settled.amounts, settled.granted_at)
+
+    def _note_late(self, delay: Delay) -> None:
+        s = self.bucket
+        if len(delay.amounts) == len(self.spec.tiers):
+            s.overdue[self.ask.process] = self.now, delay.overdue
+            s.hold_down(self._overdue(), delay.sent_at, self.now)
+            s.move_in_windows(delay.amounts, delay.granted_at, delay.sent_at)
+
+    def _note_overdue(self) -> None:
         s, ask = self.bucket, self.ask
-        for delay in ask.delays:
-            if len(delay.amounts) == len(self.spec.tiers):
-                s.overdue[ask.process] = self.now, delay.overdue
-                s.hold_down(self._overdue(), delay.sent_at, self.now)
-                s.move_in_windows(delay.amounts, delay.granted_at, delay.sent_at)
         s.overdue.pop(ask.process, None)
         if ask.overdue:
             s.overdue[ask.process] = self.now + OVERDUE_S, ask.overdue

@@ -360,4 +360,4 @@ def checked_in_s(count: int) -> float:
 def test_ten_times_the_agents_take_about_ten_times_as_long_to_be_checked() -> None:
     thousand_s = min(checked_in_s(1_000) for _ in range(3))
 
-    assert checked_in_s(10_000) < 30 * thousand_s
+    assert min(checked_in_s(10_000) for _ in range(3)) < 30 * thousand_s

@@ -6,7 +6,7 @@ A lost signal only costs time.
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from uuid import UUID
 
 import structlog
@@ -20,6 +20,27 @@ LIMITS_CHANGED = "limits changed"
 RECONNECT_S = 1.0
 
 log = structlog.get_logger(__name__)
+
+
+class News:
+    """Collects the ids about which signals have come since the last look."""
+
+    def __init__(self) -> None:
+        self._ids: set[UUID] = set()
+        self._came = asyncio.Event()
+
+    def note(self, id_: UUID) -> None:
+        """Note that a signal has come."""
+        self._ids.add(id_)
+        self._came.set()
+
+    async def next(self, timeout_s: float) -> set[UUID]:
+        """Wait for a signal; return all ids that have come, or no id if none comes in time."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._came.wait(), timeout_s)
+        self._came.clear()
+        found, self._ids = self._ids, set()
+        return found
 
 
 class Signals:
@@ -42,7 +63,7 @@ class Signals:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._waiters: dict[UUID, set[asyncio.Event]] = defaultdict(set)
+        self._waiters: dict[UUID, set[Callable[[UUID], None]]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
         self._on_stop: Callable[[], None] | None = None
         self._on_limits: Callable[[], None] | None = None
@@ -73,14 +94,15 @@ class Signals:
     async def watching(self, run_id: UUID) -> AsyncIterator[asyncio.Event]:
         """Yield an ``asyncio.Event`` that is set by every signal about the run."""
         event = asyncio.Event()
-        self._waiters[run_id].add(event)
-        self._listen()
-        try:
+        with self._telling(lambda _: event.set(), {run_id}):
             yield event
-        finally:
-            self._waiters[run_id].discard(event)
-            if not self._waiters[run_id]:
-                del self._waiters[run_id]
+
+    @contextlib.asynccontextmanager
+    async def watching_all(self, run_ids: Collection[UUID]) -> AsyncIterator[News]:
+        """Yield the news about any of several runs; this costs no more connections than one run."""
+        news = News()
+        with self._telling(news.note, run_ids):
+            yield news
 
     async def close(self) -> None:
         """Stop listening."""
@@ -116,6 +138,19 @@ class Signals:
                     log.warning("signals_lost", error=str(error), retry_in_s=RECONNECT_S)
                     await asyncio.sleep(RECONNECT_S)
 
+    @contextlib.contextmanager
+    def _telling(self, tell: Callable[[UUID], None], ids: Collection[UUID]) -> Iterator[None]:
+        for id_ in ids:
+            self._waiters[id_].add(tell)
+        self._listen()
+        try:
+            yield
+        finally:
+            for id_ in ids:
+                self._waiters[id_].discard(tell)
+                if not self._waiters[id_]:
+                    del self._waiters[id_]
+
     def _deliver(self, message: str) -> None:
         if message == LIMITS_CHANGED:
             if self._on_limits is not None:
@@ -125,5 +160,6 @@ class Signals:
         if word in ("stop", "pause") and self._on_stop is not None:
             self._on_stop()
         with contextlib.suppress(ValueError):
-            for event in self._waiters.get(UUID(run), ()):
-                event.set()
+            id_ = UUID(run)
+            for tell in self._waiters.get(id_, ()):
+                tell(id_)

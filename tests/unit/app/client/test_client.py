@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.bootstrap import Platform
 from app.client.client import Client
@@ -16,7 +17,8 @@ ACME, OTHER = Scope(tenant="acme"), Scope(tenant="other")
 
 @pytest.fixture
 def client() -> Client:
-    nothing: dict[str, Any] = dict.fromkeys(("engine", "redis", "scheduler", "signals"))
+    nothing: dict[str, Any] = dict.fromkeys(("redis", "scheduler", "signals"))
+    nothing["engine"] = create_async_engine("postgresql+psycopg://127.0.0.1:9/nowhere")
     return Client(cast(Platform, SimpleNamespace(settings=Settings(), **nothing)))
 
 

@@ -1,12 +1,13 @@
 """Stores new runs: one by one, with a shared commit for all callers, or a whole list at once."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.bootstrap import Platform
@@ -24,6 +25,8 @@ from app.storage.session import dumps
 
 #: Most runs, and most bytes of inputs, that one statement writes.
 PORTION_RUNS, PORTION_BYTES = 500, 64_000_000
+#: Number of workflows whose ids are kept.
+MOST_KNOWN = 1000
 #: Number of checked inputs after which other callers have their turn.
 TURN = 50
 
@@ -35,6 +38,14 @@ class Wanted:
     workflow: Workflow
     input: Mapping[str, Any]
     options: RunOptions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Stored:
+    """The ids of stored runs, and of their workflows by name and content."""
+
+    ids: list[UUID]
+    workflows: Mapping[tuple[str, str], UUID]
 
 
 class Enqueues:
@@ -55,10 +66,12 @@ class Enqueues:
         self._transactions = transactions
         self._acceptance = acceptance
         self._batches: Batches[Wanted, UUID] = Batches(
-            lambda wanted: transactions.run(partial(self._create, wanted=wanted)),
+            lambda wanted: self._write(partial(self._create, wanted=wanted)),
             name="enqueue",
             key=lambda wanted: wanted.options.key or id(wanted),
         )
+        # The ids of stored workflows, by name and content. Workflows are never deleted.
+        self._known: dict[tuple[str, str], UUID] = {}
 
     async def one(self, wanted: Wanted) -> UUID:
         """Store one run; see ``Runs.enqueue``."""
@@ -74,7 +87,7 @@ class Enqueues:
             return []
         completed, mistakes = await self._checked(wanted)
         step = partial(self._create_all, wanted=completed, mistakes=mistakes)
-        ids = await self._transactions.run(step)
+        ids = await self._write(step)
         await self._platform.scheduler.ask_for_admission(ids[0])
         return ids
 
@@ -103,7 +116,22 @@ class Enqueues:
             mistakes += at_place(found, _place(index))
         return completed, [*mistakes, *_repeated_keys(completed)]
 
-    async def _create(self, connection: AsyncConnection, wanted: Sequence[Wanted]) -> list[UUID]:
+    async def _write(self, step: Callable[[AsyncConnection], Awaitable[_Stored]]) -> list[UUID]:
+        """Run a transaction that stores runs; return their ids."""
+        try:
+            stored = await self._transactions.run(step)
+        except IntegrityError:
+            if not self._known:
+                raise
+            # The database was replaced, for example by a backup that lacks a workflow.
+            self._known.clear()
+            stored = await self._transactions.run(step)
+        if len(self._known) > MOST_KNOWN:
+            self._known.clear()
+        self._known |= stored.workflows
+        return stored.ids
+
+    async def _create(self, connection: AsyncConnection, wanted: Sequence[Wanted]) -> _Stored:
         """Store the runs of a batch, which belong to several callers."""
         known: dict[int, Workflow] = {}
         for each in wanted:
@@ -114,7 +142,7 @@ class Enqueues:
 
     async def _create_all(
         self, connection: AsyncConnection, *, wanted: Sequence[Wanted], mistakes: Sequence[Mistake]
-    ) -> list[UUID]:
+    ) -> _Stored:
         """Store the runs of one caller, unless there are mistakes."""
         known: dict[int, Workflow] = {}
         found = list(mistakes)
@@ -132,15 +160,18 @@ class Enqueues:
 
     async def _store(
         self, connection: AsyncConnection, wanted: Sequence[Wanted], known: Mapping[int, Workflow]
-    ) -> list[UUID]:
+    ) -> _Stored:
         """Write the runs; ``known`` has the completed workflow by the id of the given object."""
-        stored = await runs.store_workflows(connection, list(known.values()))
-        ids = dict(zip(known, stored, strict=True))
+        contents = {key: (whole.name, whole.content_hash()) for key, whole in known.items()}
+        workflows = {part: self._known[part] for part in contents.values() if part in self._known}
+        missing = {part: known[key] for key, part in contents.items() if part not in workflows}
+        stored = await runs.store_workflows(connection, list(missing.values()))
+        workflows |= zip(missing, stored, strict=True)
         agents = {key: new_runs.agent_rows(whole) for key, whole in known.items()}
         new = [
             new_runs.NewRun(
                 workflow=known[id(each.workflow)],
-                workflow_id=ids[id(each.workflow)],
+                workflow_id=workflows[contents[id(each.workflow)]],
                 agents=agents[id(each.workflow)],
                 input=each.input,
                 options=each.options,
@@ -149,11 +180,12 @@ class Enqueues:
         ]
         thresholds = self._platform.settings.engine.budget_thresholds
         tenant = self._scope.tenant
-        return [
+        ids = [
             id_
             for portion in _portions(new)
             for id_ in await new_runs.create_runs(connection, portion, thresholds, tenant=tenant)
         ]
+        return _Stored(ids=ids, workflows=workflows)
 
 
 def _portions(new: Sequence[new_runs.NewRun]) -> Iterator[Sequence[new_runs.NewRun]]:

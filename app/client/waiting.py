@@ -1,7 +1,7 @@
 """Waits for the ends of runs; all callers of a scope share one subscription and their reads."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from uuid import UUID
 
@@ -12,10 +12,11 @@ from app.client.transactions import Transactions
 from app.domain.counts import counted
 from app.domain.status import WorkflowStatus
 from app.errors import UnknownRun, WaitTimeout
-from app.storage.group_commit import Batches, GroupCommit
+from app.storage.group_commit import Batches, persist
 from app.storage.runs import read_statuses
+from app.telemetry.logging import of_nobody
 
-#: Seconds after which a caller looks at its runs although no signal has come.
+#: Seconds after which all open runs are read although no signal has come.
 POLL_S = 1.0
 #: Number of runs that an error names.
 SHOWN = 3
@@ -24,12 +25,42 @@ Ids = tuple[UUID, ...]
 States = Mapping[UUID, WorkflowStatus]
 
 
+class _Wait:
+    """One caller: the runs that have not ended yet, and the states of the other runs.
+
+    Args:
+        run_ids: The runs, each once.
+    """
+
+    def __init__(self, run_ids: Ids) -> None:
+        self.run_ids = run_ids
+        self.states: dict[UUID, WorkflowStatus] = {}
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def open(self) -> list[UUID]:
+        """The runs whose end is not known."""
+        return [id_ for id_ in self.run_ids if id_ not in self.states]
+
+    def note(self, id_: UUID, status: WorkflowStatus) -> None:
+        """Note the end of a run."""
+        self.states[id_] = status
+        if len(self.states) == len(self.run_ids) and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        """End the wait with an error."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
 class Waiting:
     """Waits for runs of one scope.
 
-    A signal wakes the callers that wait for its run. Then one statement reads the states of all
-    runs about which signals have come, for all callers. A signal alone proves nothing, because
-    every program that may write to Redis can send one.
+    One task reads the states of all runs about which signals have come, for all callers with one
+    statement, and wakes only the callers whose runs have all ended. So a thousand callers cost
+    hardly more than one caller. A signal alone proves nothing, because every program that may write
+    to Redis can send one.
 
     Args:
         platform: The process's platform.
@@ -40,18 +71,19 @@ class Waiting:
     def __init__(
         self, platform: Platform, transactions: Transactions, *, tenant: str | None
     ) -> None:
-        self._signals = platform.signals
-        look = partial(_look, tenant=tenant)
+        self._news = platform.signals.news()
+        self._tenant = tenant
         self._first_looks: Batches[Ids, States] = Batches(
-            lambda asked: transactions.run(partial(look, asked=asked)), name="first_look"
+            lambda asked: transactions.run(partial(self._look, asked=asked)), name="first_look"
         )
         # A read needs no transaction, and a transaction would need two more round trips.
-        reading = platform.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._looks: GroupCommit[Ids, States] = GroupCommit(reading, look, name="look")
+        self._engine = platform.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._waits: dict[UUID, set[_Wait]] = {}
+        self._follower: asyncio.Task[None] | None = None
 
     async def wait(
         self, run_ids: Sequence[UUID], timeout_s: float | None
-    ) -> dict[UUID, WorkflowStatus]:
+    ) -> Mapping[UUID, WorkflowStatus]:
         """Wait until all of the runs have ended; return the final state of each run.
 
         While Postgres cannot be reached, this method waits for Postgres as well, except at first.
@@ -61,31 +93,74 @@ class Waiting:
             ServiceUnavailable: If Postgres cannot be reached at first.
             WaitTimeout: If the time is over before all runs have ended; the runs go on.
         """
-        states: dict[UUID, WorkflowStatus] = {}
-        async with self._signals.watching_all(set(run_ids)) as news:
-            states |= await self._first_looks.submit(tuple(dict.fromkeys(run_ids)))
-            _refuse_unknown(run_ids, states)
-            try:
-                async with asyncio.timeout(timeout_s):
-                    while open_ := _open(states):
-                        changed = await news.next(POLL_S) & open_
-                        states |= await self._looks.submit(tuple(changed or open_))
-            except TimeoutError as error:
-                raise WaitTimeout(_unfinished(_open(states), len(states), timeout_s)) from error
-        return states
+        if not run_ids:
+            return {}
+        wait = _Wait(tuple(dict.fromkeys(run_ids)))
+        self._begin(wait)  # before the first look, so that no end is missed
+        try:
+            found = await self._first_looks.submit(wait.run_ids)
+            _refuse_unknown(run_ids, found)
+            self._note(found)
+            async with asyncio.timeout(timeout_s):
+                await wait.done
+        except TimeoutError as error:
+            raise WaitTimeout(_unfinished(wait.open, len(wait.run_ids), timeout_s)) from error
+        finally:
+            self._end(wait)
+        return wait.states
 
+    def _begin(self, wait: _Wait) -> None:
+        for id_ in wait.run_ids:
+            self._waits.setdefault(id_, set()).add(wait)
+            self._news.add(id_)
+        if self._follower is None or self._follower.done():
+            self._follower = asyncio.create_task(
+                self._follow(), name="waiting", context=of_nobody()
+            )
 
-async def _look(
-    connection: AsyncConnection, asked: Sequence[Ids], *, tenant: str | None
-) -> list[States]:
-    """Read the states for all callers with one statement."""
-    wanted = {id_ for ids in asked for id_ in ids}
-    found = await read_statuses(connection, wanted, tenant=tenant)
-    return [{id_: found[id_] for id_ in ids if id_ in found} for ids in asked]
+    def _end(self, wait: _Wait) -> None:
+        for id_ in wait.open:
+            others = self._waits[id_]
+            others.discard(wait)
+            if not others:
+                self._forget(id_)
+        if not self._waits:
+            self._news.wake()  # so that the task ends
 
+    def _forget(self, id_: UUID) -> None:
+        del self._waits[id_]
+        self._news.remove(id_)
 
-def _open(states: States) -> set[UUID]:
-    return {id_ for id_, status in states.items() if not status.is_final}
+    async def _follow(self) -> None:
+        """Read the open runs after signals and from time to time, while anyone waits."""
+        loop = asyncio.get_running_loop()
+        poll_at_s = loop.time() + POLL_S
+        try:
+            while self._waits:
+                changed = await self._news.next(max(poll_at_s - loop.time(), 0.0))
+                if loop.time() >= poll_at_s:
+                    poll_at_s = loop.time() + POLL_S
+                    changed = set(self._waits)
+                if ids := changed & self._waits.keys():
+                    read = partial(read_statuses, ids=ids, tenant=self._tenant)
+                    self._note(await persist(self._engine, read, name="look"))
+        except Exception as error:  # noqa: BLE001  the callers get the error
+            for wait in {wait for waits in self._waits.values() for wait in waits}:
+                wait.fail(error)
+
+    def _note(self, found: States) -> None:
+        """Tell the callers about the runs that have ended."""
+        for id_, status in found.items():
+            if status.is_final and id_ in self._waits:
+                for wait in self._waits[id_]:
+                    wait.note(id_, status)
+                self._forget(id_)
+
+    async def _look(self, connection: AsyncConnection, asked: Sequence[Ids]) -> list[States]:
+        """Read the states for all callers with one statement."""
+        wanted = {id_ for ids in asked for id_ in ids}
+        found = await read_statuses(connection, wanted, tenant=self._tenant)
+        return [{id_: found[id_] for id_ in ids if id_ in found} for ids in asked]
 
 
 def _refuse_unknown(run_ids: Sequence[UUID], states: States) -> None:
@@ -94,16 +169,15 @@ def _refuse_unknown(run_ids: Sequence[UUID], states: States) -> None:
             raise UnknownRun(f"no run has the id {str(id_)!r}: see `agentchord runs`")
 
 
-def _unfinished(open_: Collection[UUID], total: int, timeout_s: float | None) -> str:
+def _unfinished(open_: Sequence[UUID], total: int, timeout_s: float | None) -> str:
     if total == 1:
-        (id_,) = open_
         return (
-            f"run {id_} has not ended after {timeout_s:g} s; the run goes on, so you can wait for "
-            "it again"
+            f"run {open_[0]} has not ended after {timeout_s:g} s; the run goes on, so you can wait "
+            "for it again"
         )
-    shown = [str(id_) for id_ in sorted(open_)[:SHOWN]]
+    shown = ", ".join(map(str, open_[:SHOWN]))
     more = f" and {len(open_) - SHOWN:,} more" if len(open_) > SHOWN else ""
     return (
         f"{len(open_):,} of {counted(total, 'run')} have not ended after {timeout_s:g} s "
-        f"({', '.join(shown)}{more}); the runs go on, so you can wait for them again"
+        f"({shown}{more}); the runs go on, so you can wait for them again"
     )

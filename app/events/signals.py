@@ -6,7 +6,7 @@ A lost signal only costs time.
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable
 from uuid import UUID
 
 import structlog
@@ -23,24 +23,47 @@ log = structlog.get_logger(__name__)
 
 
 class News:
-    """Collects the ids about which signals have come since the last look."""
+    """Collects the ids about which signals have come since the last look.
 
-    def __init__(self) -> None:
+    Args:
+        watch: Called with an id and a function, which is then called after each signal about the
+            id.
+        forget: Takes this back.
+    """
+
+    def __init__(
+        self,
+        watch: Callable[[UUID, Callable[[UUID], None]], None],
+        forget: Callable[[UUID, Callable[[UUID], None]], None],
+    ) -> None:
+        self._watch, self._forget = watch, forget
         self._ids: set[UUID] = set()
         self._came = asyncio.Event()
 
-    def note(self, id_: UUID) -> None:
-        """Note that a signal has come."""
-        self._ids.add(id_)
-        self._came.set()
+    def add(self, id_: UUID) -> None:
+        """Collect signals about an id from now on."""
+        self._watch(id_, self._note)
+
+    def remove(self, id_: UUID) -> None:
+        """Collect no more signals about an id."""
+        self._forget(id_, self._note)
+        self._ids.discard(id_)
 
     async def next(self, timeout_s: float) -> set[UUID]:
-        """Wait for a signal; return all ids that have come, or no id if none comes in time."""
+        """Wait for a signal; return all ids about which signals have come, or none after a time."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._came.wait(), timeout_s)
         self._came.clear()
         found, self._ids = self._ids, set()
         return found
+
+    def wake(self) -> None:
+        """End a wait in ``next``, without an id."""
+        self._came.set()
+
+    def _note(self, id_: UUID) -> None:
+        self._ids.add(id_)
+        self._came.set()
 
 
 class Signals:
@@ -94,15 +117,19 @@ class Signals:
     async def watching(self, run_id: UUID) -> AsyncIterator[asyncio.Event]:
         """Yield an ``asyncio.Event`` that is set by every signal about the run."""
         event = asyncio.Event()
-        with self._telling(lambda _: event.set(), {run_id}):
-            yield event
 
-    @contextlib.asynccontextmanager
-    async def watching_all(self, run_ids: Collection[UUID]) -> AsyncIterator[News]:
-        """Yield the news about any of several runs; this costs no more connections than one run."""
-        news = News()
-        with self._telling(news.note, run_ids):
-            yield news
+        def tell(_: UUID) -> None:
+            event.set()
+
+        self._watch(run_id, tell)
+        try:
+            yield event
+        finally:
+            self._forget(run_id, tell)
+
+    def news(self) -> News:
+        """Return an object that collects the signals about many ids, over the same connection."""
+        return News(self._watch, self._forget)
 
     async def close(self) -> None:
         """Stop listening."""
@@ -138,18 +165,14 @@ class Signals:
                     log.warning("signals_lost", error=str(error), retry_in_s=RECONNECT_S)
                     await asyncio.sleep(RECONNECT_S)
 
-    @contextlib.contextmanager
-    def _telling(self, tell: Callable[[UUID], None], ids: Collection[UUID]) -> Iterator[None]:
-        for id_ in ids:
-            self._waiters[id_].add(tell)
+    def _watch(self, id_: UUID, tell: Callable[[UUID], None]) -> None:
+        self._waiters[id_].add(tell)
         self._listen()
-        try:
-            yield
-        finally:
-            for id_ in ids:
-                self._waiters[id_].discard(tell)
-                if not self._waiters[id_]:
-                    del self._waiters[id_]
+
+    def _forget(self, id_: UUID, tell: Callable[[UUID], None]) -> None:
+        self._waiters[id_].discard(tell)
+        if not self._waiters[id_]:
+            del self._waiters[id_]
 
     def _deliver(self, message: str) -> None:
         if message == LIMITS_CHANGED:
@@ -161,5 +184,5 @@ class Signals:
             self._on_stop()
         with contextlib.suppress(ValueError):
             id_ = UUID(run)
-            for tell in self._waiters.get(id_, ()):
+            for tell in tuple(self._waiters.get(id_, ())):
                 tell(id_)

@@ -13,9 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.status import WorkflowStatus
 from app.events.signals import Signals
+from app.scheduler.asks import Asks
 from app.scheduler.dispatch import Dispatcher
 from app.storage import control
-from app.storage.admission import admit
+from app.storage.admission import admit, has_pending
 from app.storage.fail_early import fail_early
 from app.storage.group_commit import Batches, GroupCommit, persist
 from app.storage.progress import LevelPlan, Progress, advance, plan_levels, stop
@@ -44,6 +45,7 @@ class Scheduler:
         max_running: Number of runs that may run at once in the whole cluster.
         max_collected_bytes: Size of the largest output that may be collected from items or from a
             sub-workflow.
+        asks: Requests for admission; None sends each of them as a message of Celery.
     """
 
     def __init__(
@@ -54,8 +56,11 @@ class Scheduler:
         *,
         max_running: int,
         max_collected_bytes: int,
+        asks: Asks | None = None,
     ) -> None:
         self._engine = engine
+        # A read needs no transaction, and a transaction would need two more round trips.
+        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._dispatcher = dispatcher
         self._signals = signals
         self._max_running = max_running
@@ -65,10 +70,9 @@ class Scheduler:
             name="advance",
             key=lambda step: step[0],
         )
-        self._admissions: GroupCommit[None, list[LevelPlan]] = GroupCommit(
-            engine, self._admit, name="admit"
-        )
-        self._asks: Batches[UUID, None] = Batches(self._ask, name="ask_for_admission")
+        self._admissions: Batches[None, list[LevelPlan]] = Batches(self._admit, name="admit")
+        self._asks = asks
+        self._asking: Batches[UUID, None] = Batches(self._ask, name="ask_for_admission")
         self._failing: GroupCommit[UUID, str | None] = GroupCommit(
             engine, fail_early, name="fail_early"
         )
@@ -81,12 +85,21 @@ class Scheduler:
             if not plan.agents:
                 await self.advance(plan.run_id, plan.level)
 
-    async def _admit(
-        self, connection: AsyncConnection, items: Sequence[None]
-    ) -> list[list[LevelPlan]]:
+    async def _admit(self, items: Sequence[None]) -> list[list[LevelPlan]]:
         """Admit once for all callers of the batch; the first caller dispatches the levels."""
-        plans = await admit(connection, max_running=self._max_running)
+        plans: list[LevelPlan] = []
+        if await persist(self._reading, has_pending, name="has_pending"):
+            step = partial(admit, max_running=self._max_running)
+            plans = await persist(self._engine, step, name="admit")
         return [plans, *([] for _ in items[1:])]
+
+    async def answer_asks(self) -> None:
+        """Admit runs when clients ask for it, until the task is cancelled.
+
+        A process that serves the scheduler's queue runs this coroutine.
+        """
+        if self._asks is not None:
+            await self._asks.answer(self.admit)
 
     async def follow(self, run_id: UUID, progress: Progress) -> None:
         """Do the work that follows a committed step, except the dispatch of the next level."""
@@ -123,12 +136,13 @@ class Scheduler:
 
         If Redis cannot be reached, the watchdog finds the run when Redis is back.
         """
-        await self._asks.submit(run_id)
+        await self._asking.submit(run_id)
 
     async def _ask(self, run_ids: Sequence[UUID]) -> list[None]:
-        """Send one message for all callers of the batch, because the receiver looks at all runs."""
+        """Send one request for all callers of the batch, because the receiver looks at all runs."""
         try:
-            await self._dispatcher.send_advance(run_ids[0])
+            if self._asks is None or not await self._asks.send():
+                await self._dispatcher.send_advance(run_ids[0])
         except (BrokerError, RedisError, OSError) as error:
             log.warning("redis_unavailable", run_id=str(run_ids[0]), error=str(error))
         return [None] * len(run_ids)

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from app.client import enqueues, waiting
 from app.client.client import Client
@@ -222,10 +223,10 @@ async def test_a_wait_that_is_over_names_the_runs_that_go_on(client: Client) -> 
     with pytest.raises(WaitTimeout) as caught:
         await client.runs.wait_all(ids, 0.0)
 
-    text = str(caught.value)
-    assert text.startswith("4 of 5 runs have not ended after 0 s (")
-    assert str(ids[0]) not in text
-    assert "and 1 more" in text
+    message = str(caught.value)
+    assert message.startswith("4 of 5 runs have not ended after 0 s (")
+    assert str(ids[0]) not in message
+    assert "and 1 more" in message
 
 
 async def test_an_unknown_run_of_the_list_is_named_at_once(client: Client) -> None:
@@ -234,3 +235,32 @@ async def test_an_unknown_run_of_the_list_is_named_at_once(client: Client) -> No
 
     with pytest.raises(UnknownRun, match=str(unknown)):
         await client.runs.wait_all([*ids, unknown], WAIT_S)
+
+
+async def test_a_workflow_that_a_restored_backup_lacks_is_stored_again(
+    client: Client, cluster: Cluster
+) -> None:
+    await client.runs.enqueue_many([wanted(), wanted(OTHER)])
+    await cluster.commit(lambda c: c.execute(text("TRUNCATE runs, workflows CASCADE")))
+
+    one = await client.runs.enqueue(WORKFLOW, {"topic": "ebb"})
+    many = await client.runs.enqueue_many([wanted(OTHER), wanted()])
+
+    rows = await cluster.rows(
+        "SELECT r.id, w.name FROM runs r JOIN workflows w ON w.id = r.workflow_id"
+    )
+    names = {row.id: row.name for row in rows}
+    assert [names[id_] for id_ in (one, *many)] == ["pair", "single", "pair"]
+
+
+async def test_what_a_failed_transaction_has_stored_is_not_remembered(
+    client: Client, cluster: Cluster
+) -> None:
+    key = RunOptions(key="tides-1")
+    await client.runs.enqueue(WORKFLOW, {"topic": "tides"}, key)
+
+    with pytest.raises(RunConflict):
+        await client.runs.enqueue(OTHER, {"topic": "tides"}, key)
+    id_ = await client.runs.enqueue(OTHER, {"topic": "tides"})
+
+    assert (await client.runs.read(id_)).workflow == "single"

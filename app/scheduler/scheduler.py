@@ -7,7 +7,6 @@ from itertools import count
 from uuid import UUID
 
 import structlog
-from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -143,7 +142,7 @@ class Scheduler:
         try:
             if self._asks is None or not await self._asks.send():
                 await self._dispatcher.send_advance(run_ids[0])
-        except (BrokerError, RedisError, OSError) as error:
+        except (RedisError, OSError) as error:
             log.warning("redis_unavailable", run_id=str(run_ids[0]), error=str(error))
         return [None] * len(run_ids)
 

@@ -20,6 +20,7 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from app.bootstrap import build_platform, client_factories
+from app.celery import SCHEDULER_QUEUE
 from app.celery import app as celery
 from app.concurrency.loop_thread import LoopThread
 from app.concurrency.loop_watch import LoopWatch
@@ -164,6 +165,8 @@ class Runtime:
             platform.engine, worker=self.worker, node=self._node, loaded=loaded
         )
         background["published"] = self._publisher.run()
+        if SCHEDULER_QUEUE in self._queues:
+            background["admission"] = platform.scheduler.answer_asks()
         if settings.monitoring.stream_events:
             background["events_relay"] = self._relay(settings.monitoring.stream_length).run()
         self._background = [

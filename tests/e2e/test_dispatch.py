@@ -8,6 +8,7 @@ import pytest
 from redis import Redis
 
 from app import Agent, Workflow, WorkflowStatus, enqueue, enqueue_async
+from app.scheduler.asks import CHANNEL
 from tests.support.pace import scaled
 from tests.support.stack import Stack, client_of, run_stack
 from tests.support.waiting import wait_until
@@ -107,3 +108,8 @@ def test_runs_that_start_at_once_share_messages_and_end_each_for_itself(stack: S
     wanted = {"fine": WorkflowStatus.COMPLETED, "broken": WorkflowStatus.FAILED}
     assert ends == [wanted[name] for name in names]
     assert sent < len(names)
+
+
+def test_a_worker_of_the_schedulers_queue_listens_to_requests_for_admission(stack: Stack) -> None:
+    with Redis.from_url(stack.urls.redis_url) as redis:
+        assert dict(redis.pubsub_numsub(CHANNEL))[CHANNEL.encode()] == len(stack.workers)

@@ -69,25 +69,29 @@ class Scheduler:
             name="advance",
             key=lambda step: step[0],
         )
-        self._admissions: Batches[None, list[LevelPlan]] = Batches(self._admit, name="admit")
+        self._admissions: Batches[bool, list[LevelPlan]] = Batches(self._admit, name="admit")
         self._asks = asks
         self._asking: Batches[UUID, None] = Batches(self._ask, name="ask_for_admission")
         self._failing: GroupCommit[UUID, str | None] = GroupCommit(
             engine, fail_early, name="fail_early"
         )
 
-    async def admit(self) -> None:
-        """Start the pending runs that may start now, and dispatch their current levels."""
-        plans = await self._admissions.submit(None)
+    async def admit(self, *, asked: bool = False) -> None:
+        """Start the pending runs that may start now, and dispatch their current levels.
+
+        Args:
+            asked: Whether a client has just asked for it, so that a run is probably pending.
+        """
+        plans = await self._admissions.submit(asked)
         await self._dispatcher.send_levels([plan for plan in plans if plan.agents])
         for plan in plans:
             if not plan.agents:
                 await self.advance(plan.run_id, plan.level)
 
-    async def _admit(self, items: Sequence[None]) -> list[list[LevelPlan]]:
+    async def _admit(self, items: Sequence[bool]) -> list[list[LevelPlan]]:
         """Admit once for all callers of the batch; the first caller dispatches the levels."""
         plans: list[LevelPlan] = []
-        if await persist(self._reading, has_pending, name="has_pending"):
+        if any(items) or await persist(self._reading, has_pending, name="has_pending"):
             step = partial(admit, max_running=self._max_running)
             plans = await persist(self._engine, step, name="admit")
         return [plans, *([] for _ in items[1:])]
@@ -98,7 +102,7 @@ class Scheduler:
         A process that serves the scheduler's queue runs this coroutine.
         """
         if self._asks is not None:
-            await self._asks.answer(self.admit)
+            await self._asks.answer(partial(self.admit, asked=True))
 
     async def follow(self, run_id: UUID, progress: Progress) -> None:
         """Do the work that follows a committed step, except the dispatch of the next level."""
@@ -123,7 +127,7 @@ class Scheduler:
     async def advance(self, run_id: UUID, level: int | None) -> None:
         """Admit a run, or advance the run and dispatch the next level."""
         if level is None:
-            await self.admit()
+            await self.admit(asked=True)
         else:
             progress = await self._advances.submit((run_id, level))
             await self.follow(run_id, progress)

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.scheduler.lanes import Lane
 from app.storage.claims import Claim, ClaimRequest, claim
+from app.storage.fetch import Row
 from app.storage.group_commit import GroupCommit
 from app.storage.progress import LevelPlan, Progress, advance
 
@@ -93,7 +94,7 @@ class Claims:
             key=lambda request: request.run_id,
         )
         self._steps: GroupCommit[Step, Move] = GroupCommit(
-            engine, self._move_on, name="move_on", key=lambda step: step.run_id
+            engine, self.step, name="move_on", key=lambda step: step.run_id
         )
 
     async def claim(self, request: ClaimRequest) -> Claim:
@@ -104,8 +105,21 @@ class Claims:
         """Advance a run whose level is done, and claim the next level's agents for the lane."""
         return await self._steps.submit(step)
 
-    async def _move_on(self, connection: AsyncConnection, steps: Sequence[Step]) -> list[Move]:
-        done = await self._advance(connection, [(step.run_id, step.level) for step in steps])
+    async def step(
+        self,
+        connection: AsyncConnection,
+        steps: Sequence[Step],
+        locked: Sequence[Row] | None = None,
+    ) -> list[Move]:
+        """Make steps of different runs inside a transaction; see ``move_on``.
+
+        Args:
+            connection: Inside a transaction.
+            steps: The steps.
+            locked: The runs of these steps, if this transaction has locked the runs already.
+        """
+        levels = [(step.run_id, step.level) for step in steps]
+        done = await self._advance(connection, levels, locked=locked)
         moves = [
             Move(progress=progress, lane=self._only_lane(step, progress.plan))
             for step, progress in zip(steps, done, strict=True)
@@ -116,6 +130,7 @@ class Claims:
                 level=move.progress.plan.level,
                 provider=move.lane.provider,
                 width=move.lane.width,
+                pending=sum(move.progress.plan.agents.values()),
             )
             for move in moves
             if move.progress.plan and move.lane

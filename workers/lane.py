@@ -3,6 +3,7 @@
 import asyncio
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -13,8 +14,9 @@ from app.scheduler.lanes import Lane
 from app.scheduler.scheduler import Scheduler
 from app.storage.claims import Claim, ClaimRequest
 from app.storage.progress import LevelPlan
-from workers.claims import Claims, Step
+from workers.claims import Claims, Move, Step
 from workers.inflight import InFlight
+from workers.leaving import Leaving
 from workers.pipeline import Pipeline
 from workers.run_contexts import RunContext, RunContexts
 
@@ -84,10 +86,14 @@ class LaneRunner:
         place: _Place | None = _Place(level=level, lane=Lane(provider=provider, width=width))
         async with self._signals.watching(run_id) as news:
             while place is not None:
-                left = await self._work(run, place, news)
-                place = await self._leave(run, place, left)
+                # The end of an inner run also locks its outer run, in a transaction of its own.
+                leaving = Leaving(None if run.ancestors else partial(self._step, run, place))
+                left = await self._work(run, place, news, leaving)
+                place = await self._leave(run, place, left, leaving.move)
 
-    async def _work(self, run: RunContext, place: _Place, news: asyncio.Event) -> Claim | None:
+    async def _work(
+        self, run: RunContext, place: _Place, news: asyncio.Event, leaving: Leaving
+    ) -> Claim | None:
         """Claim and run agents until nothing can be claimed and nothing is in progress.
 
         Returns:
@@ -117,8 +123,9 @@ class LaneRunner:
                 )
             )
             first = None
+            leaving.claimed(claim)
             for agent in claim.agents:
-                tasks.add(asyncio.create_task(self._pipeline.execute(run, agent)))
+                tasks.add(asyncio.create_task(self._pipeline.execute(run, agent, leaving)))
             if not tasks and (retry_at_s is None or closed):
                 return claim
             if self._inflight.draining and not passed_on and claim.more and claim.room:
@@ -168,11 +175,22 @@ class LaneRunner:
             await self._inflight.sleep(retry_at_s - loop.time(), unless=news)
         return tasks, None, ended
 
-    async def _leave(self, run: RunContext, place: _Place, left: Claim | None) -> _Place | None:
-        """Go on with the next level, or pass the permission on, or end."""
+    async def _leave(
+        self, run: RunContext, place: _Place, left: Claim | None, move: Move | None
+    ) -> _Place | None:
+        """Go on with the next level, or pass the permission on, or end.
+
+        Args:
+            run: The run.
+            place: The lane at the level that it leaves.
+            left: The result of ``_work``.
+            move: The result of the step that the last record has made; None if there was no step.
+        """
         lane, plan = place.lane, _plan(run, place.level)
         if left is None or not left.open:
-            return await self._move_on(run, place, looks_again=left is None)
+            if move is None:
+                move = await self._claims.move_on(self._step(run, place))
+            return await self._go_on(run, place, move, looks_again=left is None)
         if left.more and left.room:
             # This lane lets other lanes go first, or the process drains. In both cases, a new lane
             # at the end of the queue takes over the work of this lane.
@@ -183,15 +201,17 @@ class LaneRunner:
             )
         return None
 
-    async def _move_on(self, run: RunContext, place: _Place, *, looks_again: bool) -> _Place | None:
-        move = await self._claims.move_on(
-            Step(
-                run_id=run.run_id,
-                level=place.level,
-                provider=place.lane.provider,
-                goes_on=not self._inflight.draining,
-            )
+    def _step(self, run: RunContext, place: _Place) -> Step:
+        return Step(
+            run_id=run.run_id,
+            level=place.level,
+            provider=place.lane.provider,
+            goes_on=not self._inflight.draining,
         )
+
+    async def _go_on(
+        self, run: RunContext, place: _Place, move: Move, *, looks_again: bool
+    ) -> _Place | None:
         await self._scheduler.follow(run.run_id, move.progress)
         if move.progress.open and looks_again:
             return replace(place, claim=None)  # an agent is ready again meanwhile

@@ -18,8 +18,9 @@ from app.storage import control
 from app.storage.admission import admit
 from app.storage.fail_early import fail_early
 from app.storage.group_commit import Batches, GroupCommit, persist
-from app.storage.progress import LevelPlan, Progress, advance, plan_levels, stop
+from app.storage.progress import LevelPlan, Progress, advance, plan_levels
 from app.storage.rerun import rerun
+from app.storage.stopping import stop
 from app.storage.sub_runs import ParentStep
 
 GOING = (WorkflowStatus.PENDING, WorkflowStatus.RUNNING)

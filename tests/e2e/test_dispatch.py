@@ -1,6 +1,7 @@
 """How lanes share a worker, a provider's queue, and the places of a run."""
 
 import asyncio
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,23 @@ def test_runs_that_start_at_once_share_messages_and_end_each_for_itself(stack: S
     wanted = {"fine": WorkflowStatus.COMPLETED, "broken": WorkflowStatus.FAILED}
     assert ends == [wanted[name] for name in names]
     assert sent < len(names)
+
+
+def test_a_chain_records_each_agent_and_starts_the_next_in_one_transaction(stack: Stack) -> None:
+    chain = agents(5, "openai")
+    for earlier, agent in pairwise(chain):
+        agent.dependencies = [earlier.name]
+
+    run = enqueue(Workflow(name="chain", agents=chain))
+
+    assert run.wait(scaled(30)) is WorkflowStatus.COMPLETED
+    written = stack.sql(
+        "SELECT e.xmin::text, array_agg(e.type ORDER BY e.id) AS types FROM events e"
+        " WHERE run_id = %s GROUP BY 1 ORDER BY min(e.id)",
+        run.id,
+    )
+    ends = [each["types"] for each in written if "agent_completed" in each["types"]]
+    assert ends == [
+        *[["agent_completed", "agent_started"]] * 4,
+        ["agent_completed", "run_completed"],
+    ]

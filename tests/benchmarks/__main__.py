@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.benchmarks.at_rest import measure_at_rest
 from tests.benchmarks.bench import Bench, Sample, open_bench
 from tests.benchmarks.contenders import BenchmarkFailed
 from tests.benchmarks.entrants import AGENTCHORD, OWN, PEERS, Entrant
@@ -40,6 +41,8 @@ def main(options: argparse.Namespace) -> None:
         _measure(bench, results)
         if not options.peers:
             _count_statements(bench, results)
+            say("one agent at a time")
+            results.at_rest = measure_at_rest(bench)
         if profiler:
             _profile(bench, options.only, profiler, options.profile)
     text = peers_block(results) if options.peers else block(results)

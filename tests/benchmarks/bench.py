@@ -13,7 +13,7 @@ from app.storage.schema import upgrade
 from tests.benchmarks.counters import Counters, Counts
 from tests.benchmarks.entrants import AGENTCHORD, Application, Entrant, open_entrant
 from tests.benchmarks.processes import Observation, Roles, wait_for_rest
-from tests.benchmarks.protocol import Answer
+from tests.benchmarks.protocol import Answer, Times
 from tests.benchmarks.verification import verify_requests, verify_runs
 from tests.benchmarks.workloads import Workload
 from tests.support.embedded_home import server_ids
@@ -49,6 +49,8 @@ class Sample:
         peak_mb: Most memory that all of its processes had together.
         counts: Work of Redis and Postgres.
         tokens: Input and output tokens that the simulator served.
+        run_ids: Ids of the runs, if they have any.
+        times_s: Times of each run, in the order of ``run_ids``; empty if not measured.
     """
 
     contender: str
@@ -60,6 +62,13 @@ class Sample:
     peak_mb: float
     counts: Counts
     tokens: tuple[int, int]
+    run_ids: Sequence[str] = ()
+    times_s: Sequence[Times] = ()
+
+    @property
+    def latencies_s(self) -> list[float]:
+        """Seconds of each run from the enqueue until its end was known."""
+        return [known_s - called_s for called_s, _, known_s in self.times_s]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +120,8 @@ class Bench:
             peak_mb=seen.peak_mb,
             counts=counts,
             tokens=tokens,
+            run_ids=answer.run_ids,
+            times_s=answer.times_s,
         )
 
 

@@ -12,7 +12,7 @@ from app.domain.agent import PROVIDERS
 from app.embedded.postgres import SUPERUSER
 from app.local_stack.stack import SCHEDULER, SCHEDULER_THREADS
 from tests.benchmarks.contenders import BenchmarkFailed, Contender
-from tests.benchmarks.processes import Roles, resident_mb, with_descendants
+from tests.benchmarks.processes import Roles, shares_mb, with_descendants
 from tests.support.embedded_home import administer
 from tests.support.stack import ROOT, Stack
 
@@ -123,7 +123,7 @@ def open_entrant(entrant: Entrant, stack: Stack, *, workers: int) -> Iterator[Ap
         roles = {**contender.roles, **roles}
         watched = with_descendants(roles)
         yield Application(
-            contender=contender, roles=roles, watched=watched, idle_mb=resident_mb(watched)
+            contender=contender, roles=roles, watched=watched, idle_mb=shares_mb(watched)
         )
 
 

@@ -20,7 +20,7 @@ from tests.benchmarks.bench import Bench, open_bench
 from tests.benchmarks.contenders import BenchmarkFailed
 from tests.benchmarks.entrants import AGENTCHORD, WORKER_THREADS, entrant_named
 from tests.benchmarks.machine import describe
-from tests.benchmarks.processes import MB, Observation, resident_mb
+from tests.benchmarks.processes import MB, Observation, resident_mb, shares_mb
 from tests.benchmarks.program import run
 from tests.benchmarks.tables import table
 from tests.benchmarks.workloads import WORKLOADS
@@ -153,7 +153,7 @@ def _memory(bench: Bench) -> list[Sequence[str]]:
     workers = bench.applications[AGENTCHORD].roles["workers"]
     own = [_unshared_mb(process) for process in workers]
     bench.measure(AGENTCHORD, WORKLOADS["W2"])
-    at_rest = resident_mb(workers)
+    at_rest = shares_mb(workers)
     with Observation({"workers": workers}, workers) as seen:
         bench.run(AGENTCHORD, IN_FLIGHT)
     added_kb = 1000 * (seen.peak_mb - at_rest) / IN_FLIGHT.agents

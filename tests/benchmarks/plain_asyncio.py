@@ -6,7 +6,7 @@ It stores, limits, books and retries nothing, and calls in flight are lost with 
 import asyncio
 import time
 
-from tests.benchmarks.protocol import Answer, serve
+from tests.benchmarks.protocol import Answer, Times, serve
 from tests.benchmarks.sdk_calls import ask, open_client
 from tests.benchmarks.workloads import Workload, agent_name, prompt
 
@@ -21,23 +21,26 @@ class PlainAsyncio:
     def run(self, workload: Workload) -> Answer:
         """Run all batches side by side."""
         started_s = time.perf_counter()
-        self._runner.run(self._all(workload))
-        return Answer(wall_s=time.perf_counter() - started_s)
+        times_s = self._runner.run(self._all(workload))
+        return Answer(wall_s=time.perf_counter() - started_s, times_s=times_s)
 
     def close(self) -> None:
         """Close the connections and the loop."""
         self._runner.run(self._client.close())
         self._runner.close()
 
-    async def _all(self, workload: Workload) -> None:
-        await asyncio.gather(*(self._batch(workload, number) for number in range(workload.runs)))
+    async def _all(self, workload: Workload) -> list[Times]:
+        batches = (self._batch(workload, number) for number in range(workload.runs))
+        return await asyncio.gather(*batches)
 
-    async def _batch(self, workload: Workload, number: int) -> None:
+    async def _batch(self, workload: Workload, number: int) -> Times:
+        started_s = time.monotonic()
         known: dict[str, object] = {"batch": number}
         for level in range(workload.levels):
             texts = (prompt(level, item).format_map(known) for item in range(workload.width))
             answers = await asyncio.gather(*(ask(self._client, text) for text in texts))
             known |= {agent_name(level, item): text for item, text in enumerate(answers)}
+        return started_s, started_s, time.monotonic()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,10 @@ from dataclasses import asdict, dataclass, field
 
 from tests.benchmarks.workloads import Workload
 
+#: Three times of one run on the machine's monotonic clock: when the run was asked for, when it was
+#: accepted (the same time, where this is no step of its own), and when its end was known.
+Times = tuple[float, float, float]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
@@ -20,11 +24,13 @@ class Answer:
         wall_s: Seconds until the last agent was known to have ended.
         accepted_s: Seconds until the last run was accepted, where that is a step of its own.
         run_ids: Ids of its runs, if the benchmark looks them up.
+        times_s: Times of each run, in the order of ``run_ids``; empty if not measured.
     """
 
     wall_s: float
     accepted_s: float = 0.0
     run_ids: list[str] = field(default_factory=list)
+    times_s: list[Times] = field(default_factory=list)
 
 
 def workload_line(workload: Workload) -> str:

@@ -10,6 +10,9 @@ from tests.benchmarks.counters import Statements
 from tests.benchmarks.entrants import AGENTCHORD
 from tests.benchmarks.workloads import Workload
 
+#: The moments of a run by name, in seconds on one clock.
+Moments = dict[str, float]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
@@ -32,6 +35,7 @@ class Results:
         idle_mb: Memory by contender, before the first run.
         samples: Every measurement, in order.
         statements: Postgres's statements by workload, counted in a round of their own.
+        at_rest: Moments of each run that came alone to an idle stack; empty if not measured.
     """
 
     machine: dict[str, str]
@@ -41,6 +45,7 @@ class Results:
     idle_mb: dict[str, float]
     samples: list[Sample] = field(default_factory=list)
     statements: dict[str, Statements] = field(default_factory=dict)
+    at_rest: Sequence[Moments] = ()
 
     def of(self, contender: str, workload: Workload) -> list[Sample]:
         """The measurements of one contender and one workload, by round."""
@@ -56,6 +61,10 @@ class Results:
         """Median, least and most of a figure."""
         values = [figure(sample) for sample in self.of(contender, workload)]
         return Spread(median=median(values), low=min(values), high=max(values))
+
+    def latencies_s(self, contender: str, workload: Workload) -> list[float]:
+        """Seconds of each run of all rounds, from the enqueue until its end was known."""
+        return [seconds for one in self.of(contender, workload) for seconds in one.latencies_s]
 
     @property
     def contenders(self) -> list[str]:
@@ -81,8 +90,15 @@ class Results:
             "idle_mb": self.idle_mb,
             "workloads": [asdict(workload) for workload in self.workloads],
             "samples": [asdict(sample) for sample in self.samples],
+            "at_rest": list(self.at_rest),
             "statements": {name: asdict(found) for name, found in self.statements.items()},
         }
+
+
+def percentile(values: Sequence[float], share: int) -> float:
+    """The least of the values that at least ``share`` percent of the values do not exceed."""
+    order = sorted(values)
+    return order[max(-(-len(order) * share // 100), 1) - 1]
 
 
 def application_cpu_s(sample: Sample) -> float:

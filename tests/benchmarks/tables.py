@@ -5,12 +5,33 @@ from statistics import median
 
 from tests.benchmarks.bench import Sample
 from tests.benchmarks.entrants import AGENTCHORD
-from tests.benchmarks.results import SERVERS, Results, application_cpu_s
+from tests.benchmarks.results import (
+    SERVERS,
+    Moments,
+    Results,
+    application_cpu_s,
+    percentile,
+)
 from tests.benchmarks.workloads import Workload
 
 MARK = "benchmark: written by `make bench`"
 PEERS_MARK = "peers: written by `make bench-peers`"
+#: Rows of the table: a step, and the two moments between which it lies.
+STEPS = (
+    ("`enqueue` to the provider's first byte", "called", "arrived"),
+    ("- `enqueue` to its return", "called", "accepted"),
+    ("- `enqueue` to the run's admission", "called", "admitted"),
+    ("- the admission to the agent's claim", "admitted", "claimed"),
+    ("- the claim to the provider's first byte", "claimed", "arrived"),
+    ("the provider's last byte to `wait()`'s return", "answered", "known"),
+    ("- the last byte to the agent's record", "answered", "recorded"),
+    ("- the agent's record to the run's end", "recorded", "ended"),
+    ("- the run's end to `wait()`'s return", "ended", "known"),
+)
+MS = 1000.0
 OWN_ROLES = ("client", "workers", "scheduler")
+STORES = ("Postgres", "Redis")
+SHARES = (50, 95, 99)
 TIMES = (
     f"{AGENTCHORD}'s time divided by each contender's time in the same round; "
     f"below 1, {AGENTCHORD} is quicker:"
@@ -27,6 +48,8 @@ def block(results: Results) -> str:
             *_compared(results),
             f"{AGENTCHORD}'s CPU in milliseconds per agent, by process:",
             _cpu_by_role(results),
+            "Runs of one agent, one after the other, on an idle stack, in milliseconds:",
+            at_rest_table(results.at_rest),
             f"{AGENTCHORD}'s commits, statements and Redis commands per agent:",
             _counts(results),
         ]
@@ -43,6 +66,8 @@ def _compared(results: Results) -> list[str]:
         _facts(results),
         "Seconds until all is done:",
         _speed(results),
+        "Seconds from the enqueue of a run until its end is known (p50 / p95 / p99 of all runs):",
+        _latencies(results),
         TIMES,
         _ratios(results, _wall_s),
         CPU,
@@ -75,6 +100,30 @@ def _speed(results: Results) -> str:
         for workload in results.workloads
     ]
     return table(headers, rows)
+
+
+def _latencies(results: Results) -> str:
+    rows = [
+        [workload.name, *(_percentiles(results, name, workload) for name in results.contenders)]
+        for workload in results.workloads
+        if workload.runs > 1
+    ]
+    return table(["", *results.contenders], rows)
+
+
+def _percentiles(results: Results, contender: str, workload: Workload) -> str:
+    found = results.latencies_s(contender, workload)
+    return " / ".join(f"{percentile(found, share):.2f}" for share in SHARES) if found else "-"
+
+
+def at_rest_table(runs: Sequence[Moments]) -> str:
+    """The steps of runs that came alone to an idle stack, in milliseconds."""
+    rows = []
+    for title, begin, end in STEPS:
+        spans = [MS * (moments[end] - moments[begin]) for moments in runs]
+        parts = (percentile(spans, 50), percentile(spans, 95), min(spans), max(spans))
+        rows.append([title, *(f"{part:.1f}" for part in parts)])
+    return table(["", "p50", "p95", "least", "most"], rows)
 
 
 def _ratios(results: Results, figure: Callable[[Sample], float]) -> str:
@@ -114,8 +163,9 @@ def _cpu_by_role(results: Results) -> str:
     rows = []
     for workload in results.workloads:
         per_agent = _per_agent(results, AGENTCHORD, workload)
-        rows.append([workload.name, *(per_agent(_role(role)) for role in OWN_ROLES)])
-    return table(["", *OWN_ROLES], rows)
+        parts = (per_agent(_role(role)) for role in (*OWN_ROLES, *STORES))
+        rows.append([workload.name, *parts, per_agent(_own_cpu_s)])
+    return table(["", *OWN_ROLES, *STORES, "all of these"], rows)
 
 
 def _counts(results: Results) -> str:
@@ -136,6 +186,10 @@ def _counts(results: Results) -> str:
             ]
         )
     return table(headers, rows)
+
+
+def _own_cpu_s(sample: Sample) -> float:
+    return sum(sample.cpu_s[role] for role in (*OWN_ROLES, *STORES))
 
 
 def _wall_s(sample: Sample) -> float:

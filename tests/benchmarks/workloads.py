@@ -21,6 +21,11 @@ class Workload:
         levels: Agents in a row, each of which reads the answer of the one before.
         width: Agents side by side.
         latency_s: Seconds that the provider takes to answer.
+        threads: Threads among which a client shares the runs: each thread starts its runs, and then
+            waits for each of them. 0 means coroutines on one loop. Only AgentChord has such a
+            client, and the other contenders do the same work as without threads.
+        pause_s: Seconds of rest before each run; the runs then come one after the other, in one
+            thread. 0 means that all runs are started at once.
     """
 
     name: str
@@ -29,6 +34,8 @@ class Workload:
     levels: int
     width: int
     latency_s: float
+    threads: int = 0
+    pause_s: float = 0.0
 
     @property
     def agents(self) -> int:
@@ -79,5 +86,25 @@ WORKLOADS = {
         Workload(name="W2", title="5 levels x 100", runs=1, levels=5, width=100, latency_s=0.2),
         Workload(name="W3", title="100 chains of 5", runs=100, levels=5, width=1, latency_s=0.2),
         Workload(name="W4", title="500 at once", runs=1, levels=1, width=500, latency_s=1.0),
+        Workload(
+            name="W5",
+            title="W3 from 16 threads",
+            runs=100,
+            levels=5,
+            width=1,
+            latency_s=0.2,
+            threads=16,
+        ),
+        Workload(name="W6", title="1,000 runs of one", runs=1000, levels=1, width=1, latency_s=0.0),
     )
 }
+#: One agent at a time, while nothing else happens.
+AT_REST = Workload(
+    name="at rest",
+    title="one run of one agent at a time",
+    runs=40,
+    levels=1,
+    width=1,
+    latency_s=0.05,
+    pause_s=0.15,
+)

@@ -19,7 +19,7 @@ from langgraph.graph import START, StateGraph
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from tests.benchmarks.protocol import Answer, serve
+from tests.benchmarks.protocol import Answer, Times, serve
 from tests.benchmarks.sdk_calls import ask, open_client
 from tests.benchmarks.workloads import Workload, agent_name, filled_prompt
 
@@ -55,10 +55,10 @@ class LangGraph:
         if workload not in self._graphs:
             self._graphs[workload] = self._runner.run(self._compile(workload))
         started_s = time.perf_counter()
-        states = self._runner.run(self._all(workload))
+        ended = self._runner.run(self._all(workload))
         wall_s = time.perf_counter() - started_s
-        assert sum(len(state["answers"]) for state in states) == workload.agents
-        return Answer(wall_s=wall_s)
+        assert sum(len(state["answers"]) for state, _ in ended) == workload.agents
+        return Answer(wall_s=wall_s, times_s=[times_s for _, times_s in ended])
 
     def close(self) -> None:
         """Close connections and loop."""
@@ -79,18 +79,19 @@ class LangGraph:
         )
         await AsyncPostgresSaver(self._pool).setup()
 
-    async def _all(self, workload: Workload) -> list[State]:
+    async def _all(self, workload: Workload) -> list[tuple[State, Times]]:
         return await asyncio.gather(
             *(self._invoke(workload, batch) for batch in range(workload.runs))
         )
 
-    async def _invoke(self, workload: Workload, batch: int) -> State:
+    async def _invoke(self, workload: Workload, batch: int) -> tuple[State, Times]:
+        started_s = time.monotonic()
         graphs = self._graphs[workload]
         state: State = await graphs[batch % len(graphs)].ainvoke(
             {"batch": batch, "answers": {}},
             {"configurable": {"thread_id": str(uuid.uuid4())}, "recursion_limit": 100},
         )
-        return state
+        return state, (started_s, started_s, time.monotonic())
 
     async def _compile(self, workload: Workload) -> list[Any]:
         builder = StateGraph(State)

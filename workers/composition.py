@@ -156,6 +156,7 @@ class Composition:
         self._waiters = BudgetWaiters(platform.signals, self._wake_deferred, self._background)
         claims = Claims(
             engine,
+            self._contexts,
             worker=worker,
             lease_s=settings.engine.lease_s,
             max_recoveries=settings.engine.max_recoveries,
@@ -171,7 +172,6 @@ class Composition:
         )
         self.lanes = LaneRunner(
             claims=claims,
-            contexts=self._contexts,
             pipeline=Pipeline(
                 inflight=self.inflight,
                 records=self._records,

@@ -179,7 +179,7 @@ class Pipeline:
             await self._go_on(self._scheduler.spread(run.run_id))
         return ending.ready_in_s if ending.retry or ending.waits_for else None
 
-    async def _go_on(self, step: Awaitable[None]) -> None:
+    async def _go_on(self, step: Awaitable[object]) -> None:
         """Let the scheduler act on a record; after an error, leave the record to the watchdog."""
         try:
             await step

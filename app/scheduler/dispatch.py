@@ -32,7 +32,7 @@ class Dispatcher:
         celery: The Celery instance.
         redis: The broker's Redis, in which the messages of a queue are counted.
         lane_width: Width of the widest lane.
-        many_messages: Lanes share messages only if at least this number of messages is sent.
+        many_messages: More lanes than this number share messages.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """Starts, advances and stops runs; messages are sent only after the transaction's commit."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from itertools import count
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.domain.status import WorkflowStatus
 from app.events.signals import Signals
 from app.scheduler.dispatch import Dispatcher
+from app.scheduler.lanes import Lane
 from app.storage import control
 from app.storage.admission import admit
 from app.storage.fail_early import fail_early
@@ -26,6 +28,22 @@ from app.storage.sub_runs import ParentStep
 GOING = (WorkflowStatus.PENDING, WorkflowStatus.RUNNING)
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handover:
+    """The level of an admitted run, and the lane that goes on with this level without a message."""
+
+    plan: LevelPlan
+    lane: Lane
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Admission:
+    """What one caller gets from an admission; the caller dispatches the levels of ``plans``."""
+
+    handover: Handover | None
+    plans: Sequence[LevelPlan] = ()
 
 
 class Scheduler:
@@ -66,7 +84,7 @@ class Scheduler:
             name="advance",
             key=lambda step: step[0],
         )
-        self._admissions: GroupCommit[None, list[LevelPlan]] = GroupCommit(
+        self._admissions: GroupCommit[Lane | None, _Admission] = GroupCommit(
             engine, self._admit, name="admit"
         )
         self._asks: Batches[UUID, None] = Batches(self._ask, name="ask_for_admission")
@@ -74,28 +92,67 @@ class Scheduler:
             engine, fail_early, name="fail_early"
         )
 
-    async def admit(self) -> None:
-        """Start the pending runs that may start now, and dispatch their current levels."""
-        plans = await self._admissions.submit(None)
-        await self._dispatcher.send_levels([plan for plan in plans if plan.agents])
-        for plan in plans:
+    async def admit(self, *, free: Lane | None = None) -> Handover | None:
+        """Start the pending runs that may start now, and dispatch their current levels.
+
+        Args:
+            free: A lane that is free. None if the caller has no such lane.
+
+        Returns:
+            The level of an admitted run that is not dispatched, because the free lane is enough for
+            it. None if there is no such run.
+        """
+        admission = await self._admissions.submit(free)
+        await self._dispatcher.send_levels([plan for plan in admission.plans if plan.agents])
+        for plan in admission.plans:
             if not plan.agents:
                 await self.advance(plan.run_id, plan.level)
+        return admission.handover
 
     async def _admit(
-        self, connection: AsyncConnection, items: Sequence[None]
-    ) -> list[list[LevelPlan]]:
-        """Admit once for all callers of the batch; the first caller dispatches the levels."""
-        plans = await admit(connection, max_running=self._max_running)
-        return [plans, *([] for _ in items[1:])]
+        self, connection: AsyncConnection, items: Sequence[Lane | None]
+    ) -> list[_Admission]:
+        """Admit once for all callers of the batch.
 
-    async def follow(self, run_id: UUID, progress: Progress) -> None:
-        """Do the work that follows a committed step, except the dispatch of the next level."""
+        Each free lane gets a level, and the first caller dispatches the other levels.
+        """
+        plans = await admit(connection, max_running=self._max_running)
+        handovers = [self._hand_over(plans, free) if free else None for free in items]
+        first, *others = handovers
+        return [
+            _Admission(handover=first, plans=plans),
+            *(_Admission(handover=handover) for handover in others),
+        ]
+
+    def _hand_over(self, plans: list[LevelPlan], free: Lane) -> Handover | None:
+        """Take a level out of the plans for which this lane is enough."""
+        for index, plan in enumerate(plans):
+            lanes = self._dispatcher.lanes(plan)
+            if len(lanes) == 1 and free.covers(lanes[0]):
+                del plans[index]
+                return Handover(plan=plan, lane=lanes[0])
+        return None
+
+    async def follow(
+        self, run_id: UUID, progress: Progress, *, free: Lane | None = None
+    ) -> Handover | None:
+        """Do the work that follows a committed step, except the dispatch of the next level.
+
+        Args:
+            run_id: The run.
+            progress: The result of the step.
+            free: A lane that is free if the run has ended; see ``admit``.
+
+        Returns:
+            The level of another run with which the free lane goes on; None if there is none.
+        """
+        handover = None
         if progress.finished:
             await self._signals.send(run_id, "finished")
-            await self.admit()
+            handover = await self.admit(free=free)
         if (outer := progress.parent) is not None:
             await self.on_parent(outer)
+        return handover
 
     async def on_parent(self, outer: ParentStep) -> None:
         """Continue the run whose sub-workflow has ended."""

@@ -9,8 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.scheduler.lanes import Lane
 from app.storage.claims import Claim, ClaimRequest, claim
+from app.storage.fetch import Row
 from app.storage.group_commit import GroupCommit
 from app.storage.progress import LevelPlan, Progress, advance
+from workers.run_contexts import RunContext, RunContexts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +54,25 @@ class Move:
         return self.claim.agents if self.claim else ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Begun:
+    """The result of a lane's first claim.
+
+    Attributes:
+        run: The run. None if no such run exists, or if the lane knows the run already.
+        claim: The claim; None if no such run exists.
+    """
+
+    run: RunContext | None
+    claim: Claim | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ask:
+    request: ClaimRequest
+    reads: bool = False
+
+
 class Claims:
     """Makes the claims of a process in batches; the claims of a batch share a transaction.
 
@@ -61,6 +82,7 @@ class Claims:
 
     Args:
         engine: The process's engine.
+        contexts: Reads runs.
         worker: The owner of the leases.
         lease_s: Seconds after which a lease ends unless it is renewed.
         max_recoveries: Number of recoveries after which an agent is claimed alone.
@@ -76,6 +98,7 @@ class Claims:
     def __init__(
         self,
         engine: AsyncEngine,
+        contexts: RunContexts,
         *,
         worker: str,
         lease_s: float,
@@ -84,28 +107,58 @@ class Claims:
         lanes: Callable[[LevelPlan], Sequence[Lane]],
     ) -> None:
         self._claim = partial(claim, worker=worker, lease_s=lease_s, max_recoveries=max_recoveries)
+        self._contexts = contexts
         self._advance = partial(advance, max_collected_bytes=max_collected_bytes)
         self._lanes = lanes
-        self._claims: GroupCommit[ClaimRequest, Claim] = GroupCommit(
-            engine,
-            self._claim,
-            name="claim",
-            key=lambda request: request.run_id,
+        self._claims: GroupCommit[_Ask, Begun] = GroupCommit(
+            engine, self._make, name="claim", key=lambda ask: ask.request.run_id
         )
         self._steps: GroupCommit[Step, Move] = GroupCommit(
-            engine, self._move_on, name="move_on", key=lambda step: step.run_id
+            engine, self.step, name="move_on", key=lambda step: step.run_id
         )
 
+    async def begin(self, request: ClaimRequest) -> Begun:
+        """Read the run of a lane, and make the lane's first claim in the same transaction."""
+        return await self._claims.submit(_Ask(request=request, reads=True))
+
     async def claim(self, request: ClaimRequest) -> Claim:
-        """Claim agents of a level; see ``app.storage.claims``."""
-        return await self._claims.submit(request)
+        """Claim agents of a level of a run that exists; see ``app.storage.claims``."""
+        claim = (await self._claims.submit(_Ask(request=request))).claim
+        assert claim is not None, "only the claim of a run that does not exist is None"
+        return claim
 
     async def move_on(self, step: Step) -> Move:
         """Advance a run whose level is done, and claim the next level's agents for the lane."""
         return await self._steps.submit(step)
 
-    async def _move_on(self, connection: AsyncConnection, steps: Sequence[Step]) -> list[Move]:
-        done = await self._advance(connection, [(step.run_id, step.level) for step in steps])
+    async def _make(self, connection: AsyncConnection, asks: Sequence[_Ask]) -> list[Begun]:
+        new = [ask.request.run_id for ask in asks if ask.reads]
+        runs = dict(
+            zip(new, await self._contexts.read(connection, new) if new else (), strict=True)
+        )
+        requests = [ask.request for ask in asks if runs.get(ask.request.run_id, ask)]
+        claimed = await self._claim(connection, requests) if requests else []
+        claims = dict(zip((request.run_id for request in requests), claimed, strict=True))
+        return [
+            Begun(run=runs.get(ask.request.run_id), claim=claims.get(ask.request.run_id))
+            for ask in asks
+        ]
+
+    async def step(
+        self,
+        connection: AsyncConnection,
+        steps: Sequence[Step],
+        locked: Sequence[Row] | None = None,
+    ) -> list[Move]:
+        """Make steps of different runs inside a transaction; see ``move_on``.
+
+        Args:
+            connection: Inside a transaction.
+            steps: The steps.
+            locked: The runs of these steps, if this transaction has locked the runs already.
+        """
+        levels = [(step.run_id, step.level) for step in steps]
+        done = await self._advance(connection, levels, locked=locked)
         moves = [
             Move(progress=progress, lane=self._only_lane(step, progress.plan))
             for step, progress in zip(steps, done, strict=True)
@@ -116,6 +169,7 @@ class Claims:
                 level=move.progress.plan.level,
                 provider=move.lane.provider,
                 width=move.lane.width,
+                pending=sum(move.progress.plan.agents.values()),
             )
             for move in moves
             if move.progress.plan and move.lane

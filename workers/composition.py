@@ -42,7 +42,6 @@ from app.storage.deferred import wake_deferred
 from app.storage.group_commit import GroupCommit
 from app.storage.holds import place_holds
 from app.storage.leases import Lost
-from app.storage.records import apply_records
 from app.storage.turns import read_turns
 from app.telemetry.redaction import Redactor
 from app.tools.builtin import builtin_tools
@@ -67,8 +66,9 @@ from workers.history import HistoryWriter
 from workers.inflight import InFlight
 from workers.lane import LaneRunner
 from workers.pipeline import Agents, Pipeline
+from workers.records import RecordWriter
 from workers.run_contexts import RunContexts
-from workers.worker_metrics import CountedRecords, WorkerMetrics
+from workers.worker_metrics import WorkerMetrics
 
 LIMIT_RENEWAL_S = 4.0
 #: Seconds for which a closing worker waits for the steps in the background.
@@ -154,23 +154,24 @@ class Composition:
         )
         self._wakings = GroupCommit(engine, wake_deferred, name="wake_deferred")
         self._waiters = BudgetWaiters(platform.signals, self._wake_deferred, self._background)
-        self._records = CountedRecords(
-            backends.metrics,
+        claims = Claims(
             engine,
-            partial(apply_records, wake=self._waiters),
-            key=lambda record: record.agent_run_id,
+            self._contexts,
+            worker=worker,
+            lease_s=settings.engine.lease_s,
+            max_recoveries=settings.engine.max_recoveries,
+            max_collected_bytes=settings.engine.max_collected_bytes,
+            lanes=platform.dispatcher.lanes,
+        )
+        self._records = RecordWriter(
+            engine,
+            claims=claims,
+            wake=self._waiters,
+            metrics=backends.metrics,
             delay_s=self.inflight.commit_delay_s,
         )
         self.lanes = LaneRunner(
-            claims=Claims(
-                engine,
-                worker=worker,
-                lease_s=settings.engine.lease_s,
-                max_recoveries=settings.engine.max_recoveries,
-                max_collected_bytes=settings.engine.max_collected_bytes,
-                lanes=platform.dispatcher.lanes,
-            ),
-            contexts=self._contexts,
+            claims=claims,
             pipeline=Pipeline(
                 inflight=self.inflight,
                 records=self._records,

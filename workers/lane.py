@@ -3,26 +3,31 @@
 import asyncio
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from app.events.signals import Signals
 from app.scheduler.dispatch import Dispatcher
 from app.scheduler.lanes import Lane
-from app.scheduler.scheduler import Scheduler
+from app.scheduler.scheduler import Handover, Scheduler
 from app.storage.claims import Claim, ClaimRequest
 from app.storage.progress import LevelPlan
-from workers.claims import Claims, Step
+from workers.claims import Claims, Move, Step
 from workers.inflight import InFlight
+from workers.leaving import Leaving
 from workers.pipeline import Pipeline
-from workers.run_contexts import RunContext, RunContexts
+from workers.run_contexts import RunContext
 
 #: A lane waits for agents that are ready again within these seconds; agents that are ready later
 #: get a new lane.
 LINGER_S = 10.0
 #: After these seconds, a lane lets other lanes go first if messages wait in its queue.
 TIME_SLICE_S = 5.0
+#: After these seconds, a lane takes over no more runs, because messages may wait in its queue.
+TAKE_OVER_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +50,6 @@ class LaneRunner:
 
     Args:
         claims: Claims agents.
-        contexts: Reads runs by id.
         pipeline: Executes an agent.
         inflight: Knows whether the process drains.
         scheduler: Acts on the progress of a run.
@@ -60,7 +64,6 @@ class LaneRunner:
         self,
         *,
         claims: Claims,
-        contexts: RunContexts,
         pipeline: Pipeline,
         inflight: InFlight,
         scheduler: Scheduler,
@@ -68,7 +71,6 @@ class LaneRunner:
         signals: Signals,
     ) -> None:
         self._claims = claims
-        self._contexts = contexts
         self._pipeline = pipeline
         self._inflight = inflight
         self._scheduler = scheduler
@@ -76,18 +78,49 @@ class LaneRunner:
         self._signals = signals
 
     async def run(self, run_id: UUID, level: int, provider: str, width: int) -> None:
-        """Work on a level of a run; go on with the next levels while each level needs one lane."""
-        run = await self._contexts.get(run_id)
-        if run is None:
-            log.warning("lane_of_unknown_run", run_id=str(run_id))
-            return
-        place: _Place | None = _Place(level=level, lane=Lane(provider=provider, width=width))
-        async with self._signals.watching(run_id) as news:
-            while place is not None:
-                left = await self._work(run, place, news)
-                place = await self._leave(run, place, left)
+        """Work on a level of a run; go on with the next levels while each level needs one lane.
 
-    async def _work(self, run: RunContext, place: _Place, news: asyncio.Event) -> Claim | None:
+        When the run ends, its place goes to a pending run. If one lane is enough for that run, too,
+        the lane goes on with it. So a queue of small runs needs no message for each run.
+        """
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + TAKE_OVER_S
+        lane: Lane | None = Lane(provider=provider, width=width)
+        while lane is not None:
+            with bound_contextvars(run_id=str(run_id)):
+                following = await self._run(run_id, level, lane, takes_over_until_s=ends_s)
+            lane = None
+            if following is not None:
+                run_id, level, lane = following.plan.run_id, following.plan.level, following.lane
+
+    async def _run(
+        self, run_id: UUID, level: int, lane: Lane, *, takes_over_until_s: float
+    ) -> Handover | None:
+        """Work on one run; return the run with which the lane goes on, if there is one."""
+        async with self._signals.watching(run_id) as news:
+            width = 0 if self._inflight.draining else lane.width
+            begun = await self._claims.begin(
+                ClaimRequest(run_id=run_id, level=level, provider=lane.provider, width=width)
+            )
+            run = begun.run
+            if run is None:
+                log.warning("lane_of_unknown_run")
+                return None
+            following: _Place | Handover | None
+            following = _Place(level=level, lane=lane, claim=begun.claim)
+            while isinstance(following, _Place):
+                place = following
+                # The end of an inner run also locks its outer run, in a transaction of its own.
+                leaving = Leaving(None if run.ancestors else partial(self._step, run, place))
+                left = await self._work(run, place, news, leaving)
+                following = await self._leave(
+                    run, place, left, leaving.move, takes_over_until_s=takes_over_until_s
+                )
+            return following
+
+    async def _work(
+        self, run: RunContext, place: _Place, news: asyncio.Event, leaving: Leaving
+    ) -> Claim | None:
         """Claim and run agents until nothing can be claimed and nothing is in progress.
 
         Returns:
@@ -117,8 +150,9 @@ class LaneRunner:
                 )
             )
             first = None
+            leaving.claimed(claim)
             for agent in claim.agents:
-                tasks.add(asyncio.create_task(self._pipeline.execute(run, agent)))
+                tasks.add(asyncio.create_task(self._pipeline.execute(run, agent, leaving)))
             if not tasks and (retry_at_s is None or closed):
                 return claim
             if self._inflight.draining and not passed_on and claim.more and claim.room:
@@ -168,11 +202,33 @@ class LaneRunner:
             await self._inflight.sleep(retry_at_s - loop.time(), unless=news)
         return tasks, None, ended
 
-    async def _leave(self, run: RunContext, place: _Place, left: Claim | None) -> _Place | None:
-        """Go on with the next level, or pass the permission on, or end."""
+    async def _leave(
+        self,
+        run: RunContext,
+        place: _Place,
+        left: Claim | None,
+        move: Move | None,
+        *,
+        takes_over_until_s: float,
+    ) -> _Place | Handover | None:
+        """Go on with the next level or with another run, or pass the permission on, or end.
+
+        Args:
+            run: The run.
+            place: The lane at the level that it leaves.
+            left: The result of ``_work``.
+            move: The result of the step that the last record has made; None if there was no step.
+            takes_over_until_s: Time of the loop until which the lane may take over other runs.
+        """
         lane, plan = place.lane, _plan(run, place.level)
         if left is None or not left.open:
-            return await self._move_on(run, place, looks_again=left is None)
+            if move is None:
+                move = await self._claims.move_on(self._step(run, place))
+            closed = (
+                self._inflight.draining or asyncio.get_running_loop().time() > takes_over_until_s
+            )
+            free = None if closed else lane
+            return await self._go_on(run, place, move, looks_again=left is None, free=free)
         if left.more and left.room:
             # This lane lets other lanes go first, or the process drains. In both cases, a new lane
             # at the end of the queue takes over the work of this lane.
@@ -183,16 +239,20 @@ class LaneRunner:
             )
         return None
 
-    async def _move_on(self, run: RunContext, place: _Place, *, looks_again: bool) -> _Place | None:
-        move = await self._claims.move_on(
-            Step(
-                run_id=run.run_id,
-                level=place.level,
-                provider=place.lane.provider,
-                goes_on=not self._inflight.draining,
-            )
+    def _step(self, run: RunContext, place: _Place) -> Step:
+        return Step(
+            run_id=run.run_id,
+            level=place.level,
+            provider=place.lane.provider,
+            goes_on=not self._inflight.draining,
         )
-        await self._scheduler.follow(run.run_id, move.progress)
+
+    async def _go_on(
+        self, run: RunContext, place: _Place, move: Move, *, looks_again: bool, free: Lane | None
+    ) -> _Place | Handover | None:
+        handover = await self._scheduler.follow(run.run_id, move.progress, free=free)
+        if handover is not None:
+            return handover
         if move.progress.open and looks_again:
             return replace(place, claim=None)  # an agent is ready again meanwhile
         if (following := move.progress.plan) is None:

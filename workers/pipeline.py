@@ -39,6 +39,7 @@ from workers.agents.kinds import KindAgents
 from workers.agents.llm import LLMAgent
 from workers.agents.sub_workflow import SubWorkflowAgent
 from workers.call_clock import CallClock
+from workers.claims import Step
 from workers.endings import (
     completed,
     expanded,
@@ -52,8 +53,10 @@ from workers.endings import (
 from workers.flower_events import FlowerEvents
 from workers.inflight import InFlight, LeaseGone, Phase
 from workers.jobs import Job
+from workers.leaving import Leaving
+from workers.records import RecordWriter, Written
 from workers.run_contexts import RunContext
-from workers.settling import Records, Settling
+from workers.settling import Settling
 from workers.texts import storable
 from workers.views import beside, hashes_of, read, view_of
 from workers.worker_metrics import WorkerMetrics
@@ -81,7 +84,7 @@ class Pipeline:
 
     Args:
         inflight: The leases of this process.
-        records: Group commit of records.
+        records: Writes records.
         agents: Runs an attempt in the way that suits the agent's kind.
         flower_events: Shows the attempt in Flower.
         metrics: Counts attempts, calls, tokens and dollars for Prometheus.
@@ -91,14 +94,14 @@ class Pipeline:
         limits: The largest output that is stored, and the longest list.
 
     Example:
-        ready_in_s = await pipeline.execute(run, claimed)
+        ready_in_s = await pipeline.execute(run, claimed, leaving)
     """
 
     def __init__(
         self,
         *,
         inflight: InFlight,
-        records: Records,
+        records: RecordWriter,
         agents: Agents,
         flower_events: FlowerEvents,
         metrics: WorkerMetrics,
@@ -115,12 +118,15 @@ class Pipeline:
         self._scheduler = scheduler
         self._limits = limits
 
-    async def execute(self, run: RunContext, claimed: ClaimedAgent) -> float | None:
+    async def execute(
+        self, run: RunContext, claimed: ClaimedAgent, leaving: Leaving
+    ) -> float | None:
         """Run one claimed agent, and record its end.
 
         Args:
             run: The run of the agent.
             claimed: The claim.
+            leaving: Knows whether the record is the last one of the level.
 
         Returns:
             After a retry or a long wait, the seconds until the agent may be claimed again; else
@@ -129,9 +135,11 @@ class Pipeline:
         ids = {"run_id": str(run.run_id), "agent": claimed.name, "attempt": claimed.attempt}
         # Inside this block, every log line of every module names the agent.
         with bound_contextvars(**ids):
-            return await self._execute(run, claimed)
+            return await self._execute(run, claimed, leaving)
 
-    async def _execute(self, run: RunContext, claimed: ClaimedAgent) -> float | None:
+    async def _execute(
+        self, run: RunContext, claimed: ClaimedAgent, leaving: Leaving
+    ) -> float | None:
         agent = run.workflow.get_agent_by_name(agent_of(claimed.name))
         assert agent is not None, f"claimed agent {claimed.name!r} is not in its own workflow"
         with self._inflight.lease(claimed) as lease:
@@ -148,12 +156,15 @@ class Pipeline:
                 ending = await self._attempt(job)
             lease.enter(Phase.RECORDING)
             if isinstance(ending, SubRunAnswer):
+                leaving.step_after(None)
                 await self._go_on(self._scheduler.admit())
                 return None
             if ending is not None and (waited_s := job.waits.notable_s):
                 ending = replace(ending, waited_s=waited_s)
-            accepted = await self._record(job.settling.last(ending), job)
-        if ending is None or not accepted:
+            step = leaving.step_after(ending)
+            written = await self._record(job.settling.last(ending), job, step)
+            leaving.move = leaving.move or written.move
+        if ending is None or not written.accepted:
             log.warning("attempt_fenced")
             return None
         if ending.status is not AgentStatus.WAITING:  # a waiting agent ends with its items or run
@@ -168,7 +179,7 @@ class Pipeline:
             await self._go_on(self._scheduler.spread(run.run_id))
         return ending.ready_in_s if ending.retry or ending.waits_for else None
 
-    async def _go_on(self, step: Awaitable[None]) -> None:
+    async def _go_on(self, step: Awaitable[object]) -> None:
         """Let the scheduler act on a record; after an error, leave the record to the watchdog."""
         try:
             await step
@@ -262,15 +273,17 @@ class Pipeline:
         items = Items(values=found, reads=reads, seen=seen)
         return expanded(job, items)
 
-    async def _record(self, record: Record, job: Job) -> bool:
+    async def _record(self, record: Record, job: Job, step: Step | None) -> Written:
         try:
-            return await self._records.submit(record)
+            return await self._records.finish(record, step)
         except Exception as error:
+            log.exception("record_refused")
+            if step is not None:  # the record may be sound, and only the step has failed
+                return await self._record(record, job, None)
             # Postgres refuses the row itself, so record a failure and the money, without the
             # result.
-            log.exception("record_refused")
             ending = self._ended(job, AgentStatus.FAILED, error)
-            return await self._records.submit(replace(record, ending=ending, tools=()))
+            return await self._records.finish(replace(record, ending=ending, tools=()), None)
 
     def _check_size(self, job: Job, output: Any) -> None:
         size = len(write_json(output))

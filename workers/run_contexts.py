@@ -67,16 +67,17 @@ class RunContexts:
     def __init__(self, engine: AsyncEngine) -> None:
         self._workflows: OrderedDict[UUID, Workflow] = OrderedDict()
         self._reads: GroupCommit[UUID, RunContext | None] = GroupCommit(
-            engine, self._read, name="read_runs", key=lambda run_id: run_id
+            engine, self.read, name="read_runs", key=lambda run_id: run_id
         )
 
     async def get(self, run_id: UUID) -> RunContext | None:
         """Return the context of a run, or None if there is no such run."""
         return await self._reads.submit(run_id)
 
-    async def _read(
+    async def read(
         self, connection: AsyncConnection, run_ids: Sequence[UUID]
     ) -> list[RunContext | None]:
+        """Read runs inside a transaction; the result has None for a run that does not exist."""
         contexts: dict[UUID, RunContext] = {}
         for row in await fetch(connection, READ, {"ids": list(run_ids)}):
             contexts[row.id] = RunContext(

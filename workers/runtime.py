@@ -93,8 +93,7 @@ class Runtime:
 
     async def lane(self, run_id: UUID, level: int, provider: str, width: int) -> None:
         """Run a lane; see LaneRunner."""
-        with bound_contextvars(run_id=str(run_id)):
-            await self._parts.lanes.run(run_id, level, provider, width)
+        await self._parts.lanes.run(run_id, level, provider, width)
 
     async def lanes(self, provider: str, lanes: Sequence[tuple[UUID, int, int]]) -> None:
         """Run several lanes at once; each lane is given as run id, level and width."""

@@ -15,7 +15,7 @@ from app.storage.turns import ToolCallRecord, TurnRecord
 
 
 class Records(Protocol):
-    """Writes records; the process's group commit does this."""
+    """Writes records; see ``workers.records``."""
 
     async def submit(self, item: Record) -> bool:
         """Write a record, and return whether the attempt still owns its agent run."""

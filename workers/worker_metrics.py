@@ -3,19 +3,17 @@
 import contextlib
 import errno
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
 import structlog
 from prometheus_client import CollectorRegistry, start_http_server
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.plain_text import shown_line
 from app.domain.policies import MonitorConfig
 from app.outbound.own_hosts import own_hosts_only_wsgi
-from app.storage.group_commit import Delay, GroupCommit, Statement
-from app.storage.records import CallRecord, Ending, Record
+from app.storage.records import CallRecord, Ending
 from app.telemetry.metrics import WorkerInstruments
 from workers.jobs import Job
 
@@ -23,39 +21,6 @@ from workers.jobs import Job
 PORTS = 100
 
 log = structlog.get_logger(__name__)
-
-
-class CountedRecords(GroupCommit[Record, bool]):
-    """A group commit of records that counts the calls of each record after they are booked.
-
-    Its weakness: if a worker is killed, a watchdog books the worker's last calls. No counter
-    includes these calls, but the ledger does.
-
-    Args:
-        metrics: Counts the calls.
-        engine: As for GroupCommit.
-        execute: As for GroupCommit.
-        key: As for GroupCommit.
-        delay_s: As for GroupCommit.
-    """
-
-    def __init__(
-        self,
-        metrics: "WorkerMetrics",
-        engine: AsyncEngine,
-        execute: Statement[Record, bool],
-        *,
-        key: Callable[[Record], Hashable] | None,
-        delay_s: Delay,
-    ) -> None:
-        super().__init__(engine, execute, name="record", key=key, delay_s=delay_s)
-        self._metrics = metrics
-
-    async def submit(self, item: Record) -> bool:
-        """Submit a record; the calls of a fenced record are booked and counted, too."""
-        accepted = await super().submit(item)
-        self._metrics.booked(item.calls)
-        return accepted
 
 
 class WorkerMetrics:

@@ -44,7 +44,7 @@ class Dispatcher:
         celery: The Celery instance.
         redis: The broker's Redis.
         lane_width: Width of the widest lane.
-        many_messages: Lanes share messages only if at least this number of messages is sent.
+        many_messages: More lanes than this number share messages.
     """
 
     def __init__(

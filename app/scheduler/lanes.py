@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-#: The largest number of lanes in a message, and a number of messages: lanes share messages only if
-#: at least this number of messages is sent. The second number makes sure that all workers get
-#: messages.
-MOST_LANES, MANY_MESSAGES = 8, 16
+#: The largest number of lanes in a message, and a number of messages: more lanes than this number
+#: share messages. The second number makes sure that all workers get messages.
+MOST_LANES, MANY_MESSAGES = 16, 16
 
 Sent = TypeVar("Sent")
 
@@ -18,6 +17,10 @@ class Lane:
 
     provider: str
     width: int
+
+    def covers(self, other: "Lane") -> bool:
+        """Return whether this permission includes the other permission."""
+        return self.provider == other.provider and self.width >= other.width
 
 
 def cut_lanes(
@@ -59,9 +62,9 @@ def share_messages(
         lanes: Lanes on one queue, each with the sender's own data.
         lane_width: Width of the widest lane; the lanes of one message together are not wider than
             this width.
-        many_messages: Smallest number of messages, except if fewer lanes are given.
+        many_messages: Number of messages into which the lanes are divided, if possible.
     """
-    most = min(max(len(lanes) // many_messages, 1), MOST_LANES)
+    most = min(-(-len(lanes) // many_messages), MOST_LANES)
     message: list[tuple[Sent, Lane]] = []
     width = 0
     for item in lanes:

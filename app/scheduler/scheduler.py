@@ -1,6 +1,7 @@
 """Starts, advances and stops runs; messages are sent only after the transaction's commit."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from itertools import count
@@ -14,17 +15,43 @@ from app.domain.status import WorkflowStatus
 from app.events.signals import Signals
 from app.scheduler.asks import Asks
 from app.scheduler.dispatch import Dispatcher
+from app.scheduler.lanes import Lane
 from app.storage import control
 from app.storage.admission import admit, has_pending
 from app.storage.fail_early import fail_early
 from app.storage.group_commit import Batches, GroupCommit, persist
-from app.storage.progress import LevelPlan, Progress, advance, plan_levels, stop
+from app.storage.progress import LevelPlan, Progress, advance, plan_levels
 from app.storage.rerun import rerun
+from app.storage.stopping import stop
 from app.storage.sub_runs import ParentStep
 
 GOING = (WorkflowStatus.PENDING, WorkflowStatus.RUNNING)
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handover:
+    """The level of an admitted run, and the lane that goes on with this level without a message."""
+
+    plan: LevelPlan
+    lane: Lane
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Wish:
+    """A caller of an admission: its free lane, and whether a client has just asked for it."""
+
+    free: Lane | None
+    asked: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Admission:
+    """What one caller gets from an admission; the caller dispatches the levels of ``plans``."""
+
+    handover: Handover | None
+    plans: Sequence[LevelPlan] = ()
 
 
 class Scheduler:
@@ -69,32 +96,49 @@ class Scheduler:
             name="advance",
             key=lambda step: step[0],
         )
-        self._admissions: Batches[bool, list[LevelPlan]] = Batches(self._admit, name="admit")
+        self._admissions: Batches[_Wish, _Admission] = Batches(self._admit, name="admit")
         self._asks = asks
         self._asking: Batches[UUID, None] = Batches(self._ask, name="ask_for_admission")
         self._failing: GroupCommit[UUID, str | None] = GroupCommit(
             engine, fail_early, name="fail_early"
         )
 
-    async def admit(self, *, asked: bool = False) -> None:
+    async def admit(self, *, free: Lane | None = None, asked: bool = False) -> Handover | None:
         """Start the pending runs that may start now, and dispatch their current levels.
 
         Args:
+            free: A lane that is free. None if the caller has no such lane.
             asked: Whether a client has just asked for it, so that a run is probably pending.
+
+        Returns:
+            The level of an admitted run that is not dispatched, because the free lane is enough for
+            it. None if there is no such run.
         """
-        plans = await self._admissions.submit(asked)
-        await self._dispatcher.send_levels([plan for plan in plans if plan.agents])
-        for plan in plans:
+        admission = await self._admissions.submit(_Wish(free=free, asked=asked))
+        await self._dispatcher.send_levels([plan for plan in admission.plans if plan.agents])
+        for plan in admission.plans:
             if not plan.agents:
                 await self.advance(plan.run_id, plan.level)
+        return admission.handover
 
-    async def _admit(self, items: Sequence[bool]) -> list[list[LevelPlan]]:
-        """Admit once for all callers of the batch; the first caller dispatches the levels."""
+    async def _admit(self, items: Sequence[_Wish]) -> list[_Admission]:
+        """Admit once for all callers of the batch.
+
+        Each free lane gets a level, and the first caller dispatches the other levels.
+        """
         plans: list[LevelPlan] = []
-        if any(items) or await persist(self._reading, has_pending, name="has_pending"):
+        if any(wish.asked for wish in items) or await self._has_pending():
             step = partial(admit, max_running=self._max_running)
             plans = await persist(self._engine, step, name="admit")
-        return [plans, *([] for _ in items[1:])]
+        handovers = [self._hand_over(plans, wish.free) if wish.free else None for wish in items]
+        first, *others = handovers
+        return [
+            _Admission(handover=first, plans=plans),
+            *(_Admission(handover=handover) for handover in others),
+        ]
+
+    async def _has_pending(self) -> bool:
+        return await persist(self._reading, has_pending, name="has_pending")
 
     async def answer_asks(self) -> None:
         """Admit runs when clients ask for it, until the task is cancelled.
@@ -102,15 +146,40 @@ class Scheduler:
         A process that serves the scheduler's queue runs this coroutine.
         """
         if self._asks is not None:
-            await self._asks.answer(partial(self.admit, asked=True))
+            await self._asks.answer(self._admit_for_client)
 
-    async def follow(self, run_id: UUID, progress: Progress) -> None:
-        """Do the work that follows a committed step, except the dispatch of the next level."""
+    async def _admit_for_client(self) -> None:
+        await self.admit(asked=True)
+
+    def _hand_over(self, plans: list[LevelPlan], free: Lane) -> Handover | None:
+        """Take a level out of the plans for which this lane is enough."""
+        for index, plan in enumerate(plans):
+            lanes = self._dispatcher.lanes(plan)
+            if len(lanes) == 1 and free.covers(lanes[0]):
+                del plans[index]
+                return Handover(plan=plan, lane=lanes[0])
+        return None
+
+    async def follow(
+        self, run_id: UUID, progress: Progress, *, free: Lane | None = None
+    ) -> Handover | None:
+        """Do the work that follows a committed step, except the dispatch of the next level.
+
+        Args:
+            run_id: The run.
+            progress: The result of the step.
+            free: A lane that is free if the run has ended; see ``admit``.
+
+        Returns:
+            The level of another run with which the free lane goes on; None if there is none.
+        """
+        handover = None
         if progress.finished:
             await self._signals.send(run_id, "finished")
-            await self.admit()
+            handover = await self.admit(free=free)
         if (outer := progress.parent) is not None:
             await self.on_parent(outer)
+        return handover
 
     async def on_parent(self, outer: ParentStep) -> None:
         """Continue the run whose sub-workflow has ended."""

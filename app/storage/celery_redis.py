@@ -19,6 +19,19 @@ from app.storage.redis import connect_redis, refuse_unsuitable, renewing
 class Channel(kombu_redis.Channel):
     """A channel of the broker."""
 
+    _shared_client: Any = None
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        """Return a client of the channel's pool; all uses of the pool share one client.
+
+        kombu makes a client for each message and each acknowledgement, at 0.2 ms of CPU each.
+        """
+        if asynchronous:  # the connection of such a client is its own
+            return super()._create_client(asynchronous=True)  # type: ignore[misc]
+        if self._shared_client is None or self._shared_client.connection_pool is not self.pool:
+            self._shared_client = super()._create_client()  # type: ignore[misc]
+        return self._shared_client
+
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         parameters: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
         parameters["connection_class"] = renewing(parameters["connection_class"])

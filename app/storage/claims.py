@@ -15,13 +15,18 @@ from app.storage.statements import CLAIM, LOCK_RUNS, REMAINING
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimRequest:
-    """A lane's request for up to ``width`` agents, in addition to the lane's ``busy`` agents."""
+    """A lane's request for up to ``width`` agents, in addition to the lane's ``busy`` agents.
+
+    ``pending`` is the number of the level's pending agents, if this transaction has begun the level
+    and counted these agents; otherwise it is None.
+    """
 
     run_id: UUID
     level: int
     provider: str
     width: int
     busy: int = 0
+    pending: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +133,8 @@ async def claim(
         fields = row._asdict()
         fields["outputs"] = fields["outputs"] or {}
         agents[row.run_id].append(ClaimedAgent(**fields))
+    if all(len(agents[q.run_id]) == q.pending for q in requests):
+        return [_whole_level(agents[q.run_id]) for q in requests]
     left = {
         row.run_id: row
         for row in await fetch(
@@ -145,3 +152,10 @@ async def claim(
         )
         for q in requests
     ]
+
+
+def _whole_level(agents: Sequence[ClaimedAgent]) -> Claim:
+    """Return the claim of all agents of a level; a query would find nothing left."""
+    return Claim(
+        agents=tuple(agents), more=False, other_provider=None, open=True, alone=True, room=True
+    )

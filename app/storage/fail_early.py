@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.outcome import AgentCounts, failure_reason
 from app.domain.status import WorkflowStatus
 from app.storage.agent_counts import agent_counts
-from app.storage.progress import CANCEL_PENDING, close_budgets, stop_locked
+from app.storage.progress import CANCEL_PENDING
 from app.storage.run_tree import LOCK_RUNS_FULL, lock_run_tree
+from app.storage.stopping import close_budgets, stop_locked
 
 
 async def fail_early(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[str | None]:

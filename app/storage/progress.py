@@ -1,11 +1,11 @@
-"""Moves runs through their levels, and ends or stops runs.
+"""Moves runs through their levels, and ends runs.
 
 Before a function changes a run, the function locks the run's row. The function changes the run only
 if the run is still at the level and in the state that the caller expects. Therefore a function may
 be called early, late or twice.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -18,9 +18,8 @@ from app.storage.agent_counts import agent_counts, at_the_end
 from app.storage.fan_out import collect
 from app.storage.fetch import Row, fetch
 from app.storage.repair import reopen_outdated
-from app.storage.run_tree import LOCK_RUNS_FULL, lock_run_tree
+from app.storage.run_tree import LOCK_RUNS_FULL
 from app.storage.session import dumps
-from app.storage.statements import LOCK_BUDGETS
 from app.storage.sub_runs import ParentStep, return_to_parent
 
 #: The default of engine.max_collected_bytes.
@@ -108,16 +107,6 @@ READY_RUNS: TextClause = text("""
         ))
     ORDER BY r.id
 """)
-# A run that is being stopped has the state running until its calls are closed, even if the run was
-# pending or paused before.
-STOP: TextClause = text("""
-    UPDATE runs SET status = 'running', stop_as = coalesce(stop_as, :as_),
-        stop_reason = coalesce(stop_reason, :reason)
-    WHERE id = :id
-""")
-CLOSE_BUDGETS: TextClause = text("""
-    UPDATE budgets SET closed = true, paused = false WHERE id = ANY(CAST(:ids AS uuid[]))
-""")
 # ends: [{id, status, error}].
 FINISH: TextClause = text("""
     WITH finished AS (
@@ -132,7 +121,7 @@ FINISH: TextClause = text("""
 
 
 #: A locked run, the state in which the run ends, and the reason.
-_End = tuple[Row, str, str | None]
+End = tuple[Row, str, str | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,11 +193,17 @@ def plans_of(rows: Iterable[Row]) -> list[LevelPlan]:
     return list(plans.values())
 
 
+async def lock_runs(connection: AsyncConnection, run_ids: Collection[UUID]) -> list[Row]:
+    """Lock runs in the order of their ids, and return the rows for ``advance``."""
+    return await fetch(connection, LOCK_RUNS_FULL, {"ids": sorted(run_ids)})
+
+
 async def advance(
     connection: AsyncConnection,
     steps: Sequence[tuple[UUID, int]],
     *,
     max_collected_bytes: int = MAX_COLLECTED_BYTES,
+    locked: Sequence[Row] | None = None,
 ) -> list[Progress]:
     """Move each run to its next level, or end the run, if the run's current level is done.
 
@@ -218,16 +213,20 @@ async def advance(
             given only once. If a run is no longer at the given level, the pair changes nothing.
         max_collected_bytes: Size of the largest output that may be collected from items or from a
             sub-workflow.
+        locked: The rows of ``lock_runs``, if this transaction has locked these runs already, and
+            possibly other runs. None if no run is locked.
 
     Returns:
         The progress of each run.
     """
     level_of = dict(steps)
-    locked = await fetch(connection, LOCK_RUNS_FULL, {"ids": sorted(level_of)})
+    if locked is None:
+        locked = await lock_runs(connection, level_of)
     runs = [
         row
         for row in locked
-        if row.status == WorkflowStatus.RUNNING
+        if row.id in level_of
+        and row.status == WorkflowStatus.RUNNING
         and (row.level == level_of[row.id] or row.stop_as is not None)
     ]
     if not runs:
@@ -245,7 +244,7 @@ async def advance(
             )
             counted |= await agent_counts(connection, [run.id])
     moved: dict[UUID, int] = {}
-    ends: list[_End] = []
+    ends: list[End] = []
     staying: set[UUID] = set()
     for run in runs:
         counts = counted[run.id]
@@ -264,7 +263,7 @@ async def advance(
                 ends.append((run, *following))
         else:
             staying.add(run.id)
-    finished = await _finish(connection, ends, max_bytes=max_collected_bytes)
+    finished = await finish(connection, ends, max_bytes=max_collected_bytes)
     plans = {plan.run_id: plan for plan in await _move(connection, moved)}
     return [
         Progress(
@@ -275,63 +274,6 @@ async def advance(
         )
         for run_id, _ in steps
     ]
-
-
-async def stop(
-    connection: AsyncConnection, run_id: UUID, *, as_: WorkflowStatus, reason: str
-) -> bool:
-    """End a run and the runs of its sub-workflows early; workers then close the calls in flight.
-
-    No new call starts after the run's budget is closed, because a call needs a hold. The placing of
-    a hold locks the budget rows of the hold's run and of all runs around this run.
-
-    Args:
-        connection: Inside a transaction.
-        run_id: The run.
-        as_: State in which the run ends, CANCELLED or FAILED.
-        reason: The reason, which the history shows.
-
-    Returns:
-        Whether the run had not ended yet.
-    """
-    run_tree = await lock_run_tree(connection, [run_id])
-    if not run_tree or WorkflowStatus(run_tree[0].status).is_final:
-        return False
-    *inner, outer = reversed(run_tree)
-    await stop_locked(connection, inner, reason=reason)
-    await stop_locked(connection, [outer], as_=as_, reason=reason)
-    await close_budgets(connection, [run.id for run in run_tree])
-    return True
-
-
-async def close_budgets(connection: AsyncConnection, run_ids: Sequence[UUID]) -> None:
-    """Close the budgets of these runs, so that no hold can be placed on the budgets any more."""
-    if len(run_ids) > 1:  # place_holds locks the budgets in the same order
-        await connection.execute(LOCK_BUDGETS, {"ids": sorted(run_ids)})
-    await connection.execute(CLOSE_BUDGETS, {"ids": list(run_ids)})
-
-
-async def stop_locked(
-    connection: AsyncConnection,
-    runs: Sequence[Row],
-    *,
-    as_: WorkflowStatus = WorkflowStatus.CANCELLED,
-    reason: str,
-) -> None:
-    """Stop runs that are locked; inner runs come first, because an inner run ends an outer agent.
-
-    The caller then closes the budgets of these runs.
-    """
-    for run in runs:
-        if WorkflowStatus(run.status).is_final:
-            continue
-        params = {"id": run.id, "reason": reason}
-        await connection.execute(STOP, params | {"as_": as_})
-        await connection.execute(CANCEL_PENDING, params | {"all": True})
-        counts = (await agent_counts(connection, [run.id]))[run.id]
-        if not counts.running:
-            end = (run, run.stop_as or as_, run.stop_reason or reason)
-            await _finish(connection, [end])
 
 
 async def _next_level(
@@ -364,9 +306,9 @@ async def _next_level(
     return final_status(counts), None
 
 
-async def _finish(
+async def finish(
     connection: AsyncConnection,
-    ends: Sequence[_End],
+    ends: Sequence[End],
     *,
     max_bytes: int = MAX_COLLECTED_BYTES,
 ) -> dict[UUID, ParentStep | None]:

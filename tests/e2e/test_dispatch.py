@@ -1,6 +1,7 @@
 """How lanes share a worker, a provider's queue, and the places of a run."""
 
 import asyncio
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from redis import Redis
 from app import Agent, Workflow, WorkflowStatus, enqueue, enqueue_async
 from app.scheduler.asks import CHANNEL
 from tests.support.pace import scaled
-from tests.support.stack import Stack, client_of, run_stack
+from tests.support.stack import CONFIGURATION, Stack, client_of, run_stack
 from tests.support.waiting import wait_until
 
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5"}
@@ -113,3 +114,73 @@ def test_runs_that_start_at_once_share_messages_and_end_each_for_itself(stack: S
 def test_a_worker_of_the_schedulers_queue_listens_to_requests_for_admission(stack: Stack) -> None:
     with Redis.from_url(stack.urls.redis_url) as redis:
         assert dict(redis.pubsub_numsub(CHANNEL))[CHANNEL.encode()] == len(stack.workers)
+
+
+def test_a_queue_of_small_runs_needs_few_messages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = CONFIGURATION + "  max_concurrent_workflows: 3\n"
+    with (
+        run_stack(tmp_path, "scheduler", "openai", configuration=narrow) as stack,
+        client_of(stack, monkeypatch),
+        Redis.from_url(stack.urls.redis_url) as redis,
+    ):
+        workflow = Workflow(name="small", agents=agents(1, "openai"))
+        begun = [enqueue(workflow) for _ in range(3)]
+        assert {run.wait(scaled(30)) for run in begun} == {WorkflowStatus.COMPLETED}
+
+        async def run_all() -> list[WorkflowStatus]:
+            runs = await asyncio.gather(*(enqueue_async(workflow) for _ in range(60)))
+            return await asyncio.gather(*(run.wait_async(scaled(30)) for run in runs))
+
+        before = redis.info("commandstats")["cmdstat_lpush"]["calls"]
+        ends = asyncio.run(run_all())
+        sent = redis.info("commandstats")["cmdstat_lpush"]["calls"] - before
+
+    assert set(ends) == {WorkflowStatus.COMPLETED}
+    assert sent < len(ends) / 2
+
+
+def test_a_lane_takes_over_runs_of_its_provider_that_are_no_wider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_by_one = CONFIGURATION + "  max_concurrent_workflows: 1\n"
+    with (
+        run_stack(tmp_path, "scheduler", "openai", configuration=one_by_one) as stack,
+        stack.worker("anthropic"),
+        client_of(stack, monkeypatch),
+    ):
+        shapes = [
+            Workflow(name="small", agents=agents(1, "openai")),
+            Workflow(name="wide", agents=agents(60, "openai"), max_parallel_agents=60),
+            Workflow(name="small again", agents=agents(1, "openai")),
+            Workflow(name="other", agents=agents(2, "anthropic")),
+            Workflow(name="both", agents=agents(2, "openai") + agents(2, "anthropic")),
+            Workflow(name="last", agents=agents(1, "openai")),
+        ]
+
+        runs = [enqueue(shape) for shape in shapes]
+
+        assert {run.wait(scaled(60)) for run in runs} == {WorkflowStatus.COMPLETED}
+        attempts = stack.sql("SELECT count(*) AS number FROM attempts")
+        assert attempts[0]["number"] == sum(len(shape.agents) for shape in shapes)
+
+
+def test_a_chain_records_each_agent_and_starts_the_next_in_one_transaction(stack: Stack) -> None:
+    chain = agents(5, "openai")
+    for earlier, agent in pairwise(chain):
+        agent.dependencies = [earlier.name]
+
+    run = enqueue(Workflow(name="chain", agents=chain))
+
+    assert run.wait(scaled(30)) is WorkflowStatus.COMPLETED
+    written = stack.sql(
+        "SELECT e.xmin::text, array_agg(e.type ORDER BY e.id) AS types FROM events e"
+        " WHERE run_id = %s GROUP BY 1 ORDER BY min(e.id)",
+        run.id,
+    )
+    ends = [each["types"] for each in written if "agent_completed" in each["types"]]
+    assert ends == [
+        *[["agent_completed", "agent_started"]] * 4,
+        ["agent_completed", "run_completed"],
+    ]

@@ -16,7 +16,7 @@ import pytest
 
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, WorkflowStatus, enqueue
 from app.client.process import process
-from app.storage import control, progress
+from app.storage import control, stopping
 from tests.faults.test_workers import pid_of
 from tests.support.ledgers import assert_ledgers_agree
 from tests.support.pace import at_this_pace, scaled
@@ -123,7 +123,7 @@ class Shift:
     def cancel_unheard(self) -> None:
         """Cancel without a signal to workers: until a heartbeat only the budget stops calls."""
         step = partial(
-            progress.stop,
+            stopping.stop,
             run_id=UUID(self.run.id),
             as_=WorkflowStatus.CANCELLED,
             reason="nobody was told",
@@ -283,7 +283,7 @@ def test_no_call_starts_after_a_commit_that_no_worker_has_heard_of(
     shift = Shift(watched, enqueue(Workflow(name="talkers", agents=talkers)))
     id_ = UUID(shift.run.id)
     stop = partial(
-        progress.stop, run_id=id_, as_=WorkflowStatus.CANCELLED, reason="nobody was told"
+        stopping.stop, run_id=id_, as_=WorkflowStatus.CANCELLED, reason="nobody was told"
     )
     wait_until(lambda: watched.simulator.summary()["requests"] > 30)
 

@@ -6,7 +6,7 @@ import pytest
 from app.domain.money import HoldOutcome
 from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus, WorkflowStatus
-from app.storage import admission, new_runs, progress, runs
+from app.storage import admission, new_runs, progress, runs, stopping
 from tests.support.database_cluster import Cluster, agent, ending, hold_request
 
 pytestmark = pytest.mark.anyio
@@ -141,7 +141,7 @@ async def test_stopping_a_run_lets_no_call_start_any_more(cluster: Cluster) -> N
     (a,) = (await cluster.claim(run_id)).agents
 
     stopped = await cluster.commit(
-        lambda c: progress.stop(c, run_id, as_=WorkflowStatus.CANCELLED, reason="enough")
+        lambda c: stopping.stop(c, run_id, as_=WorkflowStatus.CANCELLED, reason="enough")
     )
     (answer,) = await cluster.hold(hold_request(a))
     claim = await cluster.claim(run_id)
@@ -161,7 +161,7 @@ async def test_stopping_twice_or_after_the_end_is_harmless(cluster: Cluster) -> 
 
     results = [
         await cluster.commit(
-            lambda c: progress.stop(c, run_id, as_=WorkflowStatus.CANCELLED, reason="enough")
+            lambda c: stopping.stop(c, run_id, as_=WorkflowStatus.CANCELLED, reason="enough")
         )
         for _ in range(2)
     ]

@@ -8,7 +8,7 @@ from app.domain.money import HoldOutcome
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.workflow import Workflow
 from app.errors import RunConflict
-from app.storage import progress
+from app.storage import stopping
 from app.storage.fail_early import fail_early
 from tests.support.database_cluster import Cluster, agent, ending, hold_request
 from tests.support.nesting import (
@@ -109,7 +109,7 @@ async def test_a_retry_tries_again_what_failed_of_the_same_inner_run(cluster: Cl
     outer, inner = await nested(cluster)
     await end_level(cluster, inner, 0)
     await cluster.commit(
-        lambda c: progress.stop(c, inner, as_=WorkflowStatus.FAILED, reason="too late")
+        lambda c: stopping.stop(c, inner, as_=WorkflowStatus.FAILED, reason="too late")
     )
     await cluster.advance(outer, 0)
     assert (await check(cluster, outer)).error.endswith("failed: too late")

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app.domain.status import AgentStatus, WorkflowStatus
-from app.storage import control, progress, prune, turns
+from app.storage import control, prune, stopping, turns
 from app.storage.claims import ClaimedAgent
 from app.storage.records import Record
 from app.storage.turns import StoredTurn, ToolCallRecord, ToolState, TurnRecord
@@ -142,7 +142,7 @@ async def test_a_tool_whose_end_is_unknown_may_be_started_again_by_the_next_atte
 
 
 async def cancel(connection: AsyncConnection, run_id: UUID) -> None:
-    await progress.stop(connection, run_id, as_=WorkflowStatus.CANCELLED, reason="enough")
+    await stopping.stop(connection, run_id, as_=WorkflowStatus.CANCELLED, reason="enough")
 
 
 @pytest.mark.parametrize("step", [control.pause, cancel])

@@ -5,7 +5,7 @@ from functools import partial
 from uuid import UUID
 
 from app.domain.status import AgentStatus, WorkflowStatus
-from app.storage import admission, control, progress, runs
+from app.storage import admission, control, progress, runs, stopping
 from app.storage import rerun as reruns
 from app.storage.runs import RunRecord
 from tests.support.database_cluster import Cluster, ending
@@ -28,7 +28,7 @@ async def retry(
 
 
 async def stop(cluster: Cluster, run_id: UUID) -> bool:
-    step = partial(progress.stop, run_id=run_id, as_=WorkflowStatus.CANCELLED, reason="enough")
+    step = partial(stopping.stop, run_id=run_id, as_=WorkflowStatus.CANCELLED, reason="enough")
     return await cluster.commit(step)
 
 

@@ -2,6 +2,8 @@
 
 Weakness: no other process sees the buckets of this backend. The buckets end with the process.
 Limits of a cluster need ``RedisBackend``.
+
+This file is over 400 lines because it has the order of exchange.lua, function by function.
 """
 
 import math

@@ -45,15 +45,15 @@ def widths(*given: int) -> list[tuple[int, Lane]]:
 
 
 def test_few_lanes_have_a_message_each() -> None:
-    messages = list(share_messages(widths(*[1] * 31), lane_width=50))
+    messages = list(share_messages(widths(*[1] * 16), lane_width=50))
 
-    assert [len(message) for message in messages] == [1] * 31
+    assert [len(message) for message in messages] == [1] * 16
 
 
 def test_many_lanes_share_messages_of_about_the_same_size() -> None:
     messages = list(share_messages(widths(*[1] * 100), lane_width=50))
 
-    assert [len(message) for message in messages] == [6] * 16 + [4]
+    assert [len(message) for message in messages] == [7] * 14 + [2]
 
 
 def test_wide_lanes_share_no_message() -> None:
@@ -69,7 +69,7 @@ def test_every_lane_is_in_one_message_that_is_no_longer_and_no_wider_than_it_may
     messages = list(share_messages(widths(*given), lane_width=lane_width))
 
     assert [item for message in messages for item in message] == widths(*given)
-    assert len(messages) >= min(len(given), MANY_MESSAGES)
+    assert len(messages) >= min(len(given), MANY_MESSAGES // 2)
     for message in messages:
         assert 1 <= len(message) <= MOST_LANES
         assert len(message) == 1 or sum(lane.width for _, lane in message) <= lane_width

@@ -110,8 +110,9 @@ class LaneRunner:
             following = _Place(level=level, lane=lane, claim=begun.claim)
             while isinstance(following, _Place):
                 place = following
-                # The end of an inner run also locks its outer run, in a transaction of its own.
-                leaving = Leaving(None if run.ancestors else partial(self._step, run, place))
+                leaving = Leaving(
+                    partial(self._step, run, place) if run.steps_with_records else None
+                )
                 left = await self._work(run, place, news, leaving)
                 following = await self._leave(
                     run, place, left, leaving.move, takes_over_until_s=takes_over_until_s

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from app.client.engine import OrchestrationEngine
     from app.client.event_bus import EventBus
     from app.client.history import Event
+    from app.client.many import enqueue_many, enqueue_many_async, wait_all, wait_all_async
     from app.client.monitor import Monitor
     from app.client.run import Run, enqueue, enqueue_async, list_runs
     from app.domain.agent import Agent, AgentResult
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from app.domain.events import RunEvent
     from app.domain.policies import CostConfig, EngineConfig, MonitorConfig, RateLimitConfig
     from app.domain.retry import RetryPolicy, RetryStrategy
+    from app.domain.run_options import RunOptions
     from app.domain.status import AgentStatus, WorkflowStatus
     from app.domain.tool_context import ToolContext
     from app.domain.workflow import Workflow
@@ -59,14 +61,19 @@ _MODULES = {
     "RetryStrategy": "app.domain.retry",
     "Run": "app.client.run",
     "RunEvent": "app.domain.events",
+    "RunOptions": "app.domain.run_options",
     "TokenBucket": "app.rate_limits.token_bucket",
     "ToolContext": "app.domain.tool_context",
     "Workflow": "app.domain.workflow",
     "WorkflowStatus": "app.domain.status",
     "enqueue": "app.client.run",
     "enqueue_async": "app.client.run",
+    "enqueue_many": "app.client.many",
+    "enqueue_many_async": "app.client.many",
     "list_runs": "app.client.run",
     "tool": "app.tools.tool",
+    "wait_all": "app.client.many",
+    "wait_all_async": "app.client.many",
 }
 
 __all__ = [
@@ -96,14 +103,19 @@ __all__ = [
     "RetryStrategy",
     "Run",
     "RunEvent",
+    "RunOptions",
     "TokenBucket",
     "ToolContext",
     "Workflow",
     "WorkflowStatus",
     "enqueue",
     "enqueue_async",
+    "enqueue_many",
+    "enqueue_many_async",
     "list_runs",
     "tool",
+    "wait_all",
+    "wait_all_async",
 ]
 
 

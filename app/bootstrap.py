@@ -30,6 +30,7 @@ from app.llm.base import LLMClient
 from app.llm.credential_cache import CredentialCache
 from app.llm.dialect import dialect_of
 from app.planning.calls import CallPlanner
+from app.scheduler.asks import Asks
 from app.scheduler.dispatch import Dispatcher
 from app.scheduler.scheduler import Scheduler
 from app.storage.redis import connect_redis
@@ -192,6 +193,7 @@ def build_platform(
         signals,
         max_running=settings.engine.max_concurrent_workflows,
         max_collected_bytes=settings.engine.max_collected_bytes,
+        asks=Asks(redis),
     )
     return Platform(
         settings=settings,

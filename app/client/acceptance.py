@@ -168,7 +168,7 @@ class Acceptance:
             WorkflowError: If there are mistakes; all of them are in one error.
             UnknownModel: If the only mistake is a model without a price.
         """
-        found = await self._in_input(workflow, run_input, tenant)
+        found = await self.input_mistakes(workflow, run_input, tenant)
         return self.check(workflow, calls=True, workers=workers, others=found)
 
     async def check_input(
@@ -182,12 +182,13 @@ class Acceptance:
         Raises:
             WorkflowError: If the input does not fit.
         """
-        if found := await self._in_input(workflow, run_input, tenant):
+        if found := await self.input_mistakes(workflow, run_input, tenant):
             self.check(workflow, calls=True, others=found)
 
-    async def _in_input(
+    async def input_mistakes(
         self, workflow: Workflow, run_input: Mapping[str, Any], tenant: str | None
     ) -> list[Mistake]:
+        """Return the mistakes of an input; the workflow itself is not checked."""
         mistakes = mistakes_of(partial(validate_input, workflow, run_input))
         schema = schema_of(workflow.input_schema)
         if schema is None or find_json_problem(run_input, "input"):

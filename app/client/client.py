@@ -58,7 +58,7 @@ class Client:
         client = Client(build_platform(application_name="my service"))
         acme = client.within(Scope(tenant="acme"))
         run_id = await acme.runs.enqueue(workflow, {"topic": "tides"})
-        run = await acme.runs.wait(run_id, timeout_s=60)
+        state = await acme.runs.wait(run_id, timeout_s=60)
         await client.close()
     """
 

@@ -5,6 +5,7 @@ import inspect
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+HERE = Path(__file__).parent
 BLOCKS_LOOP = (
     "this waits for Postgres and meanwhile blocks the event loop: use enqueue_async, `await "
     "run.wait_async()`, `await run.state()` or `async for event in run.aevents()`; call any other "
@@ -60,7 +62,7 @@ class Run:
     """
 
     def __init__(self, id_: str | UUID, models: "Models | None" = None) -> None:
-        self._id = _uuid(id_)
+        self._id = run_uuid(id_)
         self._models = models or {}
 
     def __repr__(self) -> str:
@@ -98,7 +100,7 @@ class Run:
         Raises:
             RunConflict: If the outputs were removed (`agentchord prune`).
         """
-        return _blocking(lambda client: client.results.outputs(self._id))
+        return blocking(lambda client: client.results.outputs(self._id))
 
     @property
     def context(self) -> dict[str, Any]:
@@ -107,7 +109,7 @@ class Run:
         Raises:
             RunConflict: If inputs and outputs were removed (`agentchord prune`).
         """
-        return _blocking(lambda client: client.results.context(self._id))
+        return blocking(lambda client: client.results.context(self._id))
 
     @property
     def results(self) -> dict[str, AgentResult]:
@@ -116,7 +118,7 @@ class Run:
         The result of an agent with items includes the cost and the tokens of all its items. So a
         sum over all results must leave out either the items or that agent.
         """
-        return _blocking(lambda client: client.results.by_agent(self._id))
+        return blocking(lambda client: client.results.by_agent(self._id))
 
     def incomplete(self) -> tuple[Incomplete, ...]:
         """Return everything inside the run that ended without its whole result.
@@ -129,12 +131,12 @@ class Run:
             for each in run.incomplete():
                 print(each.path, each.outcome, each.error)  # handled[20]/draft failed ...
         """
-        return _blocking(lambda client: client.results.incomplete(self._id))
+        return blocking(lambda client: client.results.incomplete(self._id))
 
     @property
     def record(self) -> RunRecord:
         """The stored record of the run, with all facts."""
-        return _blocking(lambda client: client.runs.read(self._id))
+        return blocking(lambda client: client.runs.read(self._id))
 
     def result(self, agent: str, model: "type[BaseModel] | None" = None) -> Any:
         """Return the output of an agent, as an object of a pydantic model if there is one.
@@ -157,7 +159,7 @@ class Run:
             ticket = run.result("triage")  # Agent("triage", ..., output_schema=Ticket)
             print(ticket.category)
         """
-        state = _blocking(lambda client: client.results.state(self._id, self._models))
+        state = blocking(lambda client: client.results.state(self._id, self._models))
         return state.result(agent, model)
 
     async def state(self) -> RunState:
@@ -179,12 +181,11 @@ class Run:
             WaitTimeout: If the run has not ended after ``timeout`` seconds; the run then goes on.
                 This is a TimeoutError.
         """
-        return _blocking(lambda client: client.runs.wait(self._id, timeout)).status
+        return blocking(lambda client: client.runs.wait(self._id, timeout))
 
     async def wait_async(self, timeout: float | None = None) -> WorkflowStatus:  # noqa: ASYNC109
         """Do the same as ``wait``, for a caller on an event loop."""
-        ended = await process().run_async(lambda client: client.runs.wait(self._id, timeout))
-        return ended.status
+        return await process().run_async(lambda client: client.runs.wait(self._id, timeout))
 
     def events(self, after: int | None = 0) -> Iterator[Event]:
         """Follow the run's history and the live texts of streaming agents, until the run has ended.
@@ -214,7 +215,7 @@ class Run:
         Returns:
             Whether the run was still going; a second call is harmless.
         """
-        return _blocking(lambda client: client.control.cancel(self._id, reason))
+        return blocking(lambda client: client.control.cancel(self._id, reason))
 
     def pause(self) -> bool:
         """Pause the run until it is resumed.
@@ -225,11 +226,11 @@ class Run:
         Returns:
             Whether the run was going; a second call is harmless.
         """
-        return _blocking(lambda client: client.control.pause(self._id))
+        return blocking(lambda client: client.control.pause(self._id))
 
     def resume(self) -> bool:
         """Continue the paused run; return whether the run was paused."""
-        return _blocking(lambda client: client.control.resume(self._id))
+        return blocking(lambda client: client.control.resume(self._id))
 
     def retry_failed(self, cost_budget: float | None = None, *, agent: str | None = None) -> bool:
         """Repair the ended run: repeat what failed, was cancelled or completed in part.
@@ -249,7 +250,7 @@ class Run:
             WorkflowError: If the run has no such agent or item.
             RunConflict: If the run's input has been removed, or if the budget would be lowered.
         """
-        return _blocking(
+        return blocking(
             lambda client: client.control.retry_failed(self._id, cost_budget, agent=agent)
         )
 
@@ -269,12 +270,12 @@ class Run:
             WorkflowError: If the run has no agent or item of that name.
             RunConflict: If the run is still going, or if the run's input has been removed.
         """
-        run_id = _blocking(lambda client: client.control.rerun(self._id, agent))
+        run_id = blocking(lambda client: client.control.rerun(self._id, agent))
         return Run(run_id, self._models)
 
     def to_workflow(self) -> Workflow:
         """Return the workflow of this run, with the run's status, cost and results."""
-        return _blocking(lambda client: client.results.workflow(self._id))
+        return blocking(lambda client: client.results.workflow(self._id))
 
 
 def enqueue(
@@ -313,7 +314,7 @@ def enqueue(
         ServiceUnavailable: If Postgres cannot be reached; in this case nothing is stored.
     """
     options = RunOptions(weight=weight, tenant=tenant, key=key, labels=labels or {})
-    run_id = _blocking(lambda client: client.runs.enqueue(workflow, input or {}, options))
+    run_id = blocking(lambda client: client.runs.enqueue(workflow, input or {}, options))
     return Run(run_id, models_of(workflow))
 
 
@@ -361,10 +362,10 @@ def list_runs(
     """
     wanted = None if status is None else WorkflowStatus(status)
     only = RunFilter(tenant=tenant, workflow=workflow, labels=labels or {})
-    return _blocking(lambda client: client.runs.list(wanted, limit, only))
+    return blocking(lambda client: client.runs.list(wanted, limit, only))
 
 
-def _blocking(step: Callable[[Client], Awaitable[Result]]) -> Result:
+def blocking(step: Callable[[Client], Awaitable[Result]]) -> Result:
     """Run a step of the client, and wait for its result."""
     _warn_on_loop()
     return process().run(step)
@@ -377,12 +378,17 @@ def _warn_on_loop() -> None:
     except RuntimeError:
         return
     level, frame = 1, inspect.currentframe()
-    while frame is not None and frame.f_code.co_filename == __file__:
+    while frame is not None and Path(frame.f_code.co_filename).parent == HERE:
         level, frame = level + 1, frame.f_back
     warnings.warn(BLOCKS_LOOP, RuntimeWarning, stacklevel=level)
 
 
-def _uuid(id_: str | UUID) -> UUID:
+def run_uuid(id_: str | UUID) -> UUID:
+    """Return the id of a run as a UUID.
+
+    Raises:
+        UnknownRun: If no run can have this id.
+    """
     try:
         return id_ if isinstance(id_, UUID) else UUID(id_)
     except ValueError as error:

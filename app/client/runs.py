@@ -1,9 +1,6 @@
 """Runs within a scope: enqueue, read, list and wait, with the one check of that scope."""
 
-import asyncio
-import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -12,28 +9,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.bootstrap import Platform
 from app.client.acceptance import Acceptance
+from app.client.enqueues import Enqueues, Wanted
 from app.client.transactions import Transactions
-from app.domain.labels import merged_labels
+from app.client.waiting import Waiting
 from app.domain.run_filter import EVERY_RUN, RunFilter
 from app.domain.run_options import RunOptions
 from app.domain.scope import Scope
 from app.domain.status import WorkflowStatus
 from app.domain.workflow import Workflow
-from app.errors import UnknownRun, WaitTimeout
-from app.storage import new_runs, run_lists, runs
+from app.errors import UnknownRun
+from app.storage import run_lists, runs
 from app.storage.group_commit import Batches, GroupCommit
 from app.storage.runs import AgentRunRecord, RunRecord
-
-POLL_S = 1.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Wanted:
-    """A run that is to be enqueued."""
-
-    workflow: Workflow
-    input: Mapping[str, Any]
-    options: RunOptions
 
 
 class Runs:
@@ -41,8 +28,8 @@ class Runs:
 
     ``read`` checks the scope. The check is a condition of the SQL statement, so another tenant's
     run is treated like a run that does not exist. Every other method that takes the id of a run,
-    here and in the other subjects, first calls ``read``. One check is enough, because a run never
-    changes its tenant.
+    here and in the other subjects, first calls ``read``. Only ``wait`` and ``wait_all`` read less,
+    with the same condition. One check is enough, because a run never changes its tenant.
 
     If callers of the same scope call at the same time, these callers share statements and commits.
     Examples are a hundred threads that enqueue runs, or a hundred threads that wait for runs.
@@ -61,13 +48,9 @@ class Runs:
         self._platform = platform
         self._scope = scope
         self._transactions = transactions
-        self._acceptance = acceptance
+        self._enqueues = Enqueues(platform, scope, transactions, acceptance)
+        self._waiting = Waiting(platform, transactions, tenant=scope.tenant)
         look = partial(_look, tenant=scope.tenant)
-        self._enqueues: Batches[_Wanted, UUID] = Batches(
-            lambda wanted: transactions.run(partial(self._create, wanted=wanted)),
-            name="enqueue",
-            key=lambda wanted: wanted.options.key or id(wanted),
-        )
         self._reads: Batches[UUID, RunRecord | None] = Batches(
             lambda ids: transactions.run(partial(look, run_ids=ids)), name="read"
         )
@@ -95,17 +78,28 @@ class Runs:
             UnknownModel: If a model has no price.
             ServiceUnavailable: If Postgres cannot be reached; in this case nothing is stored.
         """
-        options = replace(
-            options,
-            tenant=self._scope.tenant_of_new_run(options.tenant),
-            labels=merged_labels(workflow.labels, options.labels),
-        )
-        options.check_tenant()
-        await self._acceptance.check_input(workflow, input_, options.tenant)
-        wanted = _Wanted(workflow=workflow, input=input_, options=options)
-        run_id = await self._enqueues.submit(wanted)
-        await self._platform.scheduler.ask_for_admission(run_id)
-        return run_id
+        wanted = Wanted(workflow=workflow, input=input_, options=options)
+        return await self._enqueues.one(wanted)
+
+    async def enqueue_many(self, wanted: Sequence[Wanted]) -> Sequence[UUID]:
+        """Store all of the runs, or none of them, and return their ids in order.
+
+        One transaction writes all of the runs. A run whose key exists already is not written again,
+        and its place in the result has the id of the existing run.
+
+        Raises:
+            WorkflowError: If there is any mistake in a workflow, an input or an option. The error
+                names all mistakes, each with the place of its run. The mistakes of a workflow that
+                several runs share are named once, at the first of these runs. A key that two runs
+                of the list have is a mistake.
+            RunConflict: As in ``enqueue``.
+            OutOfScope: As in ``enqueue``.
+            UnknownModel: If the only mistake is a model without a price.
+            ServiceUnavailable: If Postgres cannot be reached; in this case nothing is stored. If
+                the connection is lost during the commit, either all of the runs are stored, or none
+                of them.
+        """
+        return await self._enqueues.many(wanted)
 
     async def read(self, run_id: UUID, *, patiently: bool = False) -> RunRecord:
         """Return the current record of a run.
@@ -151,53 +145,28 @@ class Runs:
             partial(run_lists.list_runs, status=status, limit=limit, tenant=tenant, only=only)
         )
 
-    async def wait(self, run_id: UUID, timeout_s: float | None) -> RunRecord:
-        """Wait until a run has ended.
+    async def wait(self, run_id: UUID, timeout_s: float | None) -> WorkflowStatus:
+        """Wait until a run has ended; return its final state.
 
-        While Postgres cannot be reached, this method waits for Postgres as well.
+        While Postgres cannot be reached, this method waits for Postgres as well, except at first.
 
         Raises:
             UnknownRun: If the scope has no such run.
             WaitTimeout: If the time is over before the run has ended; the run goes on.
         """
-        if (found := await self.read(run_id)).status.is_final:
-            return found
-        try:
-            async with asyncio.timeout(timeout_s), self._platform.signals.watching(run_id) as news:
-                while not (found := await self.read(run_id, patiently=True)).status.is_final:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(news.wait(), POLL_S)
-                    news.clear()
-                return found
-        except TimeoutError as error:
-            raise WaitTimeout(
-                f"run {run_id} has not ended after {timeout_s:g} s; the run goes on, so you can "
-                "wait for it again"
-            ) from error
+        return (await self.wait_all([run_id], timeout_s))[0]
 
-    async def _create(
-        self, connection: AsyncConnection, wanted: Sequence[_Wanted]
-    ) -> Sequence[UUID]:
-        known: dict[int, tuple[Workflow, Sequence[Mapping[str, Any]]]] = {}
-        for each in wanted:
-            if id(each.workflow) in known:
-                continue
-            whole = await self._acceptance.accept(connection, each.workflow, self._scope)
-            known[id(each.workflow)] = whole, new_runs.agent_rows(whole)
-        stored = await runs.store_workflows(connection, [whole for whole, _ in known.values()])
-        workflow_ids = dict(zip(known, stored, strict=True))
-        new = [
-            new_runs.NewRun(
-                workflow=known[id(each.workflow)][0],
-                workflow_id=workflow_ids[id(each.workflow)],
-                agents=known[id(each.workflow)][1],
-                input=each.input,
-                options=each.options,
-            )
-            for each in wanted
-        ]
-        thresholds = self._platform.settings.engine.budget_thresholds
-        return await new_runs.create_runs(connection, new, thresholds, tenant=self._scope.tenant)
+    async def wait_all(
+        self, run_ids: Sequence[UUID], timeout_s: float | None
+    ) -> Sequence[WorkflowStatus]:
+        """Wait until all of the runs have ended; return their final states in order.
+
+        Raises:
+            UnknownRun: If the scope has no such run.
+            WaitTimeout: If the time is over before all runs have ended; the runs go on.
+        """
+        states = await self._waiting.wait(run_ids, timeout_s)
+        return [states[run_id] for run_id in run_ids]
 
 
 async def _look(

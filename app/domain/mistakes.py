@@ -12,11 +12,14 @@ def mistakes_of(check: Callable[[], object]) -> list[Mistake]:
     """Run a check, and return the mistakes that the check raises as an error."""
     try:
         check()
-    except WorkflowError as error:
-        return list(error.mistakes)
-    except UnknownModel as error:
-        return [error]
+    except (WorkflowError, UnknownModel) as error:
+        return parts_of(error)
     return []
+
+
+def parts_of(error: Mistake) -> list[Mistake]:
+    """Return the mistakes that an error names; most errors name only themselves."""
+    return [error] if isinstance(error, UnknownModel) else list(error.mistakes)
 
 
 def refuse(mistakes: Iterable[Mistake]) -> None:
@@ -39,6 +42,13 @@ def refuse_all(checks: Iterable[Callable[[], object]]) -> None:
     refuse(mistake for check in checks for mistake in mistakes_of(check))
 
 
+def at_place(mistakes: Iterable[Mistake], place: str) -> Iterator[Mistake]:
+    """Yield mistakes of one element of a list; the place, such as ``runs[3]``, begins each one."""
+    for mistake in mistakes:
+        field = f"{place}.{mistake.field}" if mistake.field else place
+        yield _moved(mistake, f"{place}: {mistake}", field)
+
+
 def inside(mistakes: Iterable[Mistake], agent: str, place: str) -> Iterator[Mistake]:
     """Yield mistakes of a sub-workflow as mistakes of the outer workflow.
 
@@ -50,5 +60,9 @@ def inside(mistakes: Iterable[Mistake], agent: str, place: str) -> Iterator[Mist
     """
     for mistake in mistakes:
         field = f"{place}.{mistake.field}" if mistake.field else place
-        kind = UnknownModel if isinstance(mistake, UnknownModel) else WorkflowError
-        yield kind(f"agent {agent!r}: config.workflow: {mistake}", field=field)
+        yield _moved(mistake, f"agent {agent!r}: config.workflow: {mistake}", field)
+
+
+def _moved(mistake: Mistake, message: str, field: str) -> Mistake:
+    kind = UnknownModel if isinstance(mistake, UnknownModel) else WorkflowError
+    return kind(message, field=field)

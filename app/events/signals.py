@@ -22,6 +22,50 @@ RECONNECT_S = 1.0
 log = structlog.get_logger(__name__)
 
 
+class News:
+    """Collects the ids about which signals have come since the last look.
+
+    Args:
+        watch: Called with an id and a function, which is then called after each signal about the
+            id.
+        forget: Takes this back.
+    """
+
+    def __init__(
+        self,
+        watch: Callable[[UUID, Callable[[UUID], None]], None],
+        forget: Callable[[UUID, Callable[[UUID], None]], None],
+    ) -> None:
+        self._watch, self._forget = watch, forget
+        self._ids: set[UUID] = set()
+        self._came = asyncio.Event()
+
+    def add(self, id_: UUID) -> None:
+        """Collect signals about an id from now on."""
+        self._watch(id_, self._note)
+
+    def remove(self, id_: UUID) -> None:
+        """Collect no more signals about an id."""
+        self._forget(id_, self._note)
+        self._ids.discard(id_)
+
+    async def next(self, timeout_s: float) -> set[UUID]:
+        """Wait for a signal; return all ids about which signals have come, or none after a time."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._came.wait(), timeout_s)
+        self._came.clear()
+        found, self._ids = self._ids, set()
+        return found
+
+    def wake(self) -> None:
+        """End a wait in ``next``, without an id."""
+        self._came.set()
+
+    def _note(self, id_: UUID) -> None:
+        self._ids.add(id_)
+        self._came.set()
+
+
 class Signals:
     """Sends and receives signals over Redis pub/sub.
 
@@ -42,7 +86,7 @@ class Signals:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._waiters: dict[UUID, set[asyncio.Event]] = defaultdict(set)
+        self._waiters: dict[UUID, set[Callable[[UUID], None]]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
         self._on_stop: Callable[[], None] | None = None
         self._on_limits: Callable[[], None] | None = None
@@ -73,14 +117,19 @@ class Signals:
     async def watching(self, run_id: UUID) -> AsyncIterator[asyncio.Event]:
         """Yield an ``asyncio.Event`` that is set by every signal about the run."""
         event = asyncio.Event()
-        self._waiters[run_id].add(event)
-        self._listen()
+
+        def tell(_: UUID) -> None:
+            event.set()
+
+        self._watch(run_id, tell)
         try:
             yield event
         finally:
-            self._waiters[run_id].discard(event)
-            if not self._waiters[run_id]:
-                del self._waiters[run_id]
+            self._forget(run_id, tell)
+
+    def news(self) -> News:
+        """Return an object that collects the signals about many ids, over the same connection."""
+        return News(self._watch, self._forget)
 
     async def close(self) -> None:
         """Stop listening."""
@@ -116,6 +165,15 @@ class Signals:
                     log.warning("signals_lost", error=str(error), retry_in_s=RECONNECT_S)
                     await asyncio.sleep(RECONNECT_S)
 
+    def _watch(self, id_: UUID, tell: Callable[[UUID], None]) -> None:
+        self._waiters[id_].add(tell)
+        self._listen()
+
+    def _forget(self, id_: UUID, tell: Callable[[UUID], None]) -> None:
+        self._waiters[id_].discard(tell)
+        if not self._waiters[id_]:
+            del self._waiters[id_]
+
     def _deliver(self, message: str) -> None:
         if message == LIMITS_CHANGED:
             if self._on_limits is not None:
@@ -125,5 +183,6 @@ class Signals:
         if word in ("stop", "pause") and self._on_stop is not None:
             self._on_stop()
         with contextlib.suppress(ValueError):
-            for event in self._waiters.get(UUID(run), ()):
-                event.set()
+            id_ = UUID(run)
+            for tell in tuple(self._waiters.get(id_, ())):
+                tell(id_)

@@ -3,20 +3,32 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from celery import Celery, Signature, chord
-from kombu.transport.redis import PRIORITY_STEPS, Channel
+from kombu.transport.redis import PRIORITY_STEPS
 from redis.asyncio import Redis
 
 from app.celery import ADVANCE, LANE, LANES, SCHEDULER_QUEUE
 from app.scheduler.lanes import MANY_MESSAGES, Lane, cut_lanes, share_messages
+from app.scheduler.messages import message_of, queue_key
 from app.storage.progress import LevelPlan
 
 HIGHEST_PRIORITY = 10
 
 Level = tuple[LevelPlan, list[Lane]]
 Message = list[tuple[LevelPlan, Lane]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sending:
+    """A task for a queue; a low priority is served first."""
+
+    task: str
+    args: tuple[object, ...]
+    queue: str
+    priority: int
 
 
 class Dispatcher:
@@ -30,7 +42,7 @@ class Dispatcher:
 
     Args:
         celery: The Celery instance.
-        redis: The broker's Redis, in which the messages of a queue are counted.
+        redis: The broker's Redis.
         lane_width: Width of the widest lane.
         many_messages: More lanes than this number share messages.
     """
@@ -62,23 +74,24 @@ class Dispatcher:
         A level of one lane needs no chord, because the lane advances the run itself. If many levels
         of one lane are sent at once, the lanes of these levels share messages.
         """
-        if plans:
-            await asyncio.to_thread(self._send_levels, plans)
+        wide, messages = self.cut(plans)
+        if wide:
+            await asyncio.to_thread(self._send_chords, wide)
+        await self._send([self._lanes(message) for message in messages])
 
     async def send_lane(self, plan: LevelPlan, lane: Lane) -> None:
         """Send a single lane, without a chord."""
-        await asyncio.to_thread(self._lane(plan, lane).apply_async)
+        await self._send([self._lane(plan, lane)])
 
     async def send_advance(self, run_id: UUID, level: int | None = None) -> None:
         """Ask the scheduler to look at a run; the level is None if the run was just enqueued."""
-        await asyncio.to_thread(self._advance(run_id, level).apply_async)
+        await self._send([_advance(run_id, level)])
 
     async def backlog(self, queue: str) -> int:
         """Count the messages that wait in a queue, with all priorities."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for priority in PRIORITY_STEPS:
-                key = f"{queue}{Channel.sep}{priority}" if priority else queue
-                pipe.execute_command("LLEN", key)
+                pipe.execute_command("LLEN", queue_key(queue, priority))
             return sum(await pipe.execute())
 
     def cut(self, plans: Sequence[LevelPlan]) -> tuple[list[Level], list[Message]]:
@@ -100,44 +113,51 @@ class Dispatcher:
         ]
         return wide, messages
 
-    def _send_levels(self, plans: Sequence[LevelPlan]) -> None:
-        wide, messages = self.cut(plans)
+    def _send_chords(self, wide: Sequence[Level]) -> None:
         for plan, lanes in wide:
-            header = [self._lane(plan, lane) for lane in lanes]
-            chord(header, app=self._celery)(self._advance(plan.run_id, plan.level))
-        for message in messages:
-            self._lanes(message).apply_async()
+            header = [self._signature(self._lane(plan, lane)) for lane in lanes]
+            body = self._signature(_advance(plan.run_id, plan.level))
+            chord(header, app=self._celery)(body)
 
-    def _lanes(self, message: Message) -> Signature:
+    async def _send(self, sendings: Sequence[Sending]) -> None:
+        """Send messages with one round trip."""
+        if not sendings:
+            return
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for each in sendings:
+                key, text = message_of(
+                    self._celery, each.task, each.args, queue=each.queue, priority=each.priority
+                )
+                pipe.execute_command("LPUSH", key, text)
+            await pipe.execute()
+
+    def _lanes(self, message: Message) -> Sending:
         plan, lane = message[0]
         if len(message) == 1:
             return self._lane(plan, lane)
         lanes = [(str(plan.run_id), plan.level, lane.width) for plan, lane in message]
-        return self._signature(LANES, (lane.provider, lanes), plan, lane)
+        return _on_queue(LANES, (lane.provider, lanes), plan, lane)
 
-    def _lane(self, plan: LevelPlan, lane: Lane) -> Signature:
+    def _lane(self, plan: LevelPlan, lane: Lane) -> Sending:
         args = (str(plan.run_id), plan.level, lane.provider, lane.width)
-        return self._signature(LANE, args, plan, lane)
+        return _on_queue(LANE, args, plan, lane)
 
-    def _signature(
-        self, task: str, args: tuple[object, ...], plan: LevelPlan, lane: Lane
-    ) -> Signature:
+    def _signature(self, sending: Sending) -> Signature:
         return self._celery.signature(
-            task,
-            args=args,
-            queue=lane.provider,
-            # Redis serves low numbers first.
-            priority=HIGHEST_PRIORITY - plan.priority,
+            sending.task,
+            args=sending.args,
+            queue=sending.queue,
+            priority=sending.priority,
             ignore_result=True,
             immutable=True,
         )
 
-    def _advance(self, run_id: UUID, level: int | None) -> Signature:
-        return self._celery.signature(
-            ADVANCE,
-            args=(str(run_id), level),
-            queue=SCHEDULER_QUEUE,
-            priority=0,
-            ignore_result=True,
-            immutable=True,
-        )
+
+def _on_queue(task: str, args: tuple[object, ...], plan: LevelPlan, lane: Lane) -> Sending:
+    # Redis serves low numbers first.
+    priority = HIGHEST_PRIORITY - plan.priority
+    return Sending(task=task, args=args, queue=lane.provider, priority=priority)
+
+
+def _advance(run_id: UUID, level: int | None) -> Sending:
+    return Sending(task=ADVANCE, args=(str(run_id), level), queue=SCHEDULER_QUEUE, priority=0)

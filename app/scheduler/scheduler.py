@@ -8,16 +8,16 @@ from itertools import count
 from uuid import UUID
 
 import structlog
-from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.status import WorkflowStatus
 from app.events.signals import Signals
+from app.scheduler.asks import Asks
 from app.scheduler.dispatch import Dispatcher
 from app.scheduler.lanes import Lane
 from app.storage import control
-from app.storage.admission import admit
+from app.storage.admission import admit, has_pending
 from app.storage.fail_early import fail_early
 from app.storage.group_commit import Batches, GroupCommit, persist
 from app.storage.progress import LevelPlan, Progress, advance, plan_levels
@@ -36,6 +36,14 @@ class Handover:
 
     plan: LevelPlan
     lane: Lane
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Wish:
+    """A caller of an admission: its free lane, and whether a client has just asked for it."""
+
+    free: Lane | None
+    asked: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +71,7 @@ class Scheduler:
         max_running: Number of runs that may run at once in the whole cluster.
         max_collected_bytes: Size of the largest output that may be collected from items or from a
             sub-workflow.
+        asks: Requests for admission; None sends each of them as a message of Celery.
     """
 
     def __init__(
@@ -73,8 +82,11 @@ class Scheduler:
         *,
         max_running: int,
         max_collected_bytes: int,
+        asks: Asks | None = None,
     ) -> None:
         self._engine = engine
+        # A read needs no transaction, and a transaction would need two more round trips.
+        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._dispatcher = dispatcher
         self._signals = signals
         self._max_running = max_running
@@ -84,45 +96,60 @@ class Scheduler:
             name="advance",
             key=lambda step: step[0],
         )
-        self._admissions: GroupCommit[Lane | None, _Admission] = GroupCommit(
-            engine, self._admit, name="admit"
-        )
-        self._asks: Batches[UUID, None] = Batches(self._ask, name="ask_for_admission")
+        self._admissions: Batches[_Wish, _Admission] = Batches(self._admit, name="admit")
+        self._asks = asks
+        self._asking: Batches[UUID, None] = Batches(self._ask, name="ask_for_admission")
         self._failing: GroupCommit[UUID, str | None] = GroupCommit(
             engine, fail_early, name="fail_early"
         )
 
-    async def admit(self, *, free: Lane | None = None) -> Handover | None:
+    async def admit(self, *, free: Lane | None = None, asked: bool = False) -> Handover | None:
         """Start the pending runs that may start now, and dispatch their current levels.
 
         Args:
             free: A lane that is free. None if the caller has no such lane.
+            asked: Whether a client has just asked for it, so that a run is probably pending.
 
         Returns:
             The level of an admitted run that is not dispatched, because the free lane is enough for
             it. None if there is no such run.
         """
-        admission = await self._admissions.submit(free)
+        admission = await self._admissions.submit(_Wish(free=free, asked=asked))
         await self._dispatcher.send_levels([plan for plan in admission.plans if plan.agents])
         for plan in admission.plans:
             if not plan.agents:
                 await self.advance(plan.run_id, plan.level)
         return admission.handover
 
-    async def _admit(
-        self, connection: AsyncConnection, items: Sequence[Lane | None]
-    ) -> list[_Admission]:
+    async def _admit(self, items: Sequence[_Wish]) -> list[_Admission]:
         """Admit once for all callers of the batch.
 
         Each free lane gets a level, and the first caller dispatches the other levels.
         """
-        plans = await admit(connection, max_running=self._max_running)
-        handovers = [self._hand_over(plans, free) if free else None for free in items]
+        plans: list[LevelPlan] = []
+        if any(wish.asked for wish in items) or await self._has_pending():
+            step = partial(admit, max_running=self._max_running)
+            plans = await persist(self._engine, step, name="admit")
+        handovers = [self._hand_over(plans, wish.free) if wish.free else None for wish in items]
         first, *others = handovers
         return [
             _Admission(handover=first, plans=plans),
             *(_Admission(handover=handover) for handover in others),
         ]
+
+    async def _has_pending(self) -> bool:
+        return await persist(self._reading, has_pending, name="has_pending")
+
+    async def answer_asks(self) -> None:
+        """Admit runs when clients ask for it, until the task is cancelled.
+
+        A process that serves the scheduler's queue runs this coroutine.
+        """
+        if self._asks is not None:
+            await self._asks.answer(self._admit_for_client)
+
+    async def _admit_for_client(self) -> None:
+        await self.admit(asked=True)
 
     def _hand_over(self, plans: list[LevelPlan], free: Lane) -> Handover | None:
         """Take a level out of the plans for which this lane is enough."""
@@ -169,7 +196,7 @@ class Scheduler:
     async def advance(self, run_id: UUID, level: int | None) -> None:
         """Admit a run, or advance the run and dispatch the next level."""
         if level is None:
-            await self.admit()
+            await self.admit(asked=True)
         else:
             progress = await self._advances.submit((run_id, level))
             await self.follow(run_id, progress)
@@ -181,13 +208,14 @@ class Scheduler:
 
         If Redis cannot be reached, the watchdog finds the run when Redis is back.
         """
-        await self._asks.submit(run_id)
+        await self._asking.submit(run_id)
 
     async def _ask(self, run_ids: Sequence[UUID]) -> list[None]:
-        """Send one message for all callers of the batch, because the receiver looks at all runs."""
+        """Send one request for all callers of the batch, because the receiver looks at all runs."""
         try:
-            await self._dispatcher.send_advance(run_ids[0])
-        except (BrokerError, RedisError, OSError) as error:
+            if self._asks is None or not await self._asks.send():
+                await self._dispatcher.send_advance(run_ids[0])
+        except (RedisError, OSError) as error:
             log.warning("redis_unavailable", run_id=str(run_ids[0]), error=str(error))
         return [None] * len(run_ids)
 

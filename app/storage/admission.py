@@ -1,9 +1,12 @@
 """Starts pending runs, by priority and then age, up to the number that may run at once."""
 
+from uuid import UUID
+
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage.progress import LevelPlan, plan_levels
+from app.storage.fetch import fetch
+from app.storage.progress import LevelPlan
 
 ADMISSION_LOCK = 7_465_002
 
@@ -38,8 +41,18 @@ ADMIT: TextClause = text("""
         INSERT INTO events (run_id, type)
         SELECT id, CASE WHEN first THEN 'run_started' ELSE 'run_continued' END FROM admitted
     )
-    SELECT id AS run_id, level, max_parallel_agents, priority FROM admitted
+    SELECT d.id AS run_id, d.level, d.max_parallel_agents, d.priority, a.provider, a.agents
+    FROM admitted d LEFT JOIN LATERAL (
+        SELECT provider, count(*) AS agents FROM agent_runs
+        WHERE run_id = d.id AND level = d.level AND status = 'pending' GROUP BY provider
+    ) a ON true
+    ORDER BY d.priority DESC, d.id, a.agents DESC
 """)
+
+
+async def has_pending(connection: AsyncConnection) -> bool:
+    """Return whether any run waits for its admission."""
+    return bool((await fetch(connection, SOME_PENDING, {}))[0].exists)
 
 
 async def admit(connection: AsyncConnection, *, max_running: int) -> list[LevelPlan]:
@@ -53,10 +66,17 @@ async def admit(connection: AsyncConnection, *, max_running: int) -> list[LevelP
         The current level of each admitted run. If a resumed run has no agent left to start at this
         level, the plan has no agents. The caller then advances the run.
     """
-    if not await connection.scalar(SOME_PENDING):
-        return []
-    await connection.execute(LOCK_ADMISSION, {"key": ADMISSION_LOCK})
-    rows = (await connection.execute(ADMIT, {"max_running": max_running})).mappings()
-    standing = {row["run_id"]: LevelPlan(**row) for row in rows}
-    ready = await plan_levels(connection, list(standing))
-    return list((standing | {plan.run_id: plan for plan in ready}).values())
+    await fetch(connection, LOCK_ADMISSION, {"key": ADMISSION_LOCK})
+    plans: dict[UUID, LevelPlan] = {}
+    for row in await fetch(connection, ADMIT, {"max_running": max_running}):
+        plan = LevelPlan(
+            run_id=row.run_id,
+            level=row.level,
+            max_parallel_agents=row.max_parallel_agents,
+            priority=row.priority,
+        )
+        if row.provider is not None:
+            plans.setdefault(row.run_id, plan).agents[row.provider] = row.agents
+        else:
+            plans[row.run_id] = plan
+    return list(plans.values())

@@ -1,6 +1,6 @@
 """Stores workflows, and reads workflows and runs for clients."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.sub_workflow import named_workflows, with_embedded
 from app.domain.workflow import Workflow
+from app.storage.fetch import fetch
 from app.storage.session import dumps
 
 LOCK_NAME: TextClause = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7465))")
@@ -38,6 +39,10 @@ READ_RUNS: TextClause = text("""
     FROM runs r JOIN workflows w ON w.id = r.workflow_id JOIN budgets b ON b.id = r.id
     WHERE r.id = ANY(CAST(:ids AS uuid[]))
         AND (CAST(:tenant AS text) IS NULL OR r.tenant = :tenant)
+""")
+READ_STATUSES: TextClause = text("""
+    SELECT id, status FROM runs WHERE id = ANY(CAST(:ids AS uuid[]))
+        AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
 """)
 READ_AGENT_RUNS: TextClause = text("""
     SELECT a.id, a.name, a.module, a.provider, a.model, a.level, a.priority, a.status, a.attempt,
@@ -193,6 +198,14 @@ async def read_runs(
     """Read the runs with these ids, in any order; leave out unknown ids and other tenants' runs."""
     rows = await connection.execute(READ_RUNS, {"ids": list(ids), "tenant": tenant})
     return [run_record(row) for row in rows.mappings()]
+
+
+async def read_statuses(
+    connection: AsyncConnection, ids: Collection[UUID], *, tenant: str | None = None
+) -> dict[UUID, WorkflowStatus]:
+    """Read only the states of runs; leave out unknown ids and other tenants' runs."""
+    rows = await fetch(connection, READ_STATUSES, {"ids": list(ids), "tenant": tenant})
+    return {row.id: WorkflowStatus(row.status) for row in rows}
 
 
 def run_record(row: RowMapping) -> RunRecord:

@@ -39,7 +39,7 @@ async def test_two_clients_of_one_loop_work_on_the_same_runs(
         await client.runs.wait(run_id, 0.2)
     waiting = asyncio.create_task(client.runs.wait(run_id, WAIT_S))
     assert await other.control.cancel(run_id, "enough")
-    assert (await waiting).status is WorkflowStatus.CANCELLED
+    assert await waiting is WorkflowStatus.CANCELLED
     assert not await client.control.cancel(run_id, "again")
     await other.close()
 
@@ -52,18 +52,20 @@ async def test_a_run_is_read_with_its_workflow_history_and_results(
     await cluster.record(ending(claimed, output="high and low"))
     await cluster.advance(run_id, 0)
 
-    record = await client.runs.wait(run_id, WAIT_S)
+    state = await client.runs.wait(run_id, WAIT_S)
     events = [event.type async for event in client.history.events(run_id, 0)]
     workflow = await client.results.workflow(run_id)
 
-    assert record.status is WorkflowStatus.COMPLETED
+    assert state is WorkflowStatus.COMPLETED
     assert (events[0], events[-1]) == ("run_created", "run_completed")
     assert await client.results.outputs(run_id) == {"a": "high and low"}
     assert await client.results.context(run_id) == {}
     assert (await client.results.by_agent(run_id))["a"].output == "high and low"
     assert workflow.status is WorkflowStatus.COMPLETED
     assert (await client.workflows.of_run(run_id)).name == "test"
-    assert (await client.workflows.read(record.workflow_id)).name == "test"
+    assert (
+        await client.workflows.read((await client.runs.read(run_id)).workflow_id)
+    ).name == "test"
 
 
 async def test_a_hundred_callers_share_transactions(client: Client, cluster: Cluster) -> None:

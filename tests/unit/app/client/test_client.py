@@ -1,23 +1,30 @@
 """How clients of one platform relate to each other; nothing is connected here."""
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.bootstrap import Platform
 from app.client.client import Client
 from app.configuration.settings import Settings
 from app.domain.scope import ALL, Scope
 from app.errors import OutOfScope
+from app.events.signals import Signals
 
 ACME, OTHER = Scope(tenant="acme"), Scope(tenant="other")
 
 
 @pytest.fixture
 def client() -> Client:
-    nothing: dict[str, Any] = dict.fromkeys(("engine", "redis", "scheduler", "signals"))
-    return Client(cast(Platform, SimpleNamespace(settings=Settings(), **nothing)))
+    parts = {
+        "engine": create_async_engine("postgresql+psycopg://127.0.0.1:9/nowhere"),
+        "signals": Signals(Redis()),
+        **dict.fromkeys(("redis", "scheduler")),
+    }
+    return Client(cast(Platform, SimpleNamespace(settings=Settings(), **parts)))
 
 
 def test_clients_of_one_scope_share_their_batches_and_those_of_two_scopes_never_do(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app import Agent, Run, Workflow, enqueue_async
+from app import Agent, Run, Workflow, enqueue_async, enqueue_many_async, wait_all_async
 from app.client.client import Client
 from app.client.process import Process
 from app.concurrency.loop_thread import LoopThread
@@ -19,8 +19,13 @@ WORKFLOW = Workflow(name="w", agents=[Agent(name="a", kind="text_processor")])
 
 @pytest.mark.parametrize(
     "call",
-    [lambda: enqueue_async(WORKFLOW), lambda: Run(RUN_ID).wait_async()],
-    ids=["enqueue_async", "wait_async"],
+    [
+        lambda: enqueue_async(WORKFLOW),
+        lambda: Run(RUN_ID).wait_async(),
+        lambda: enqueue_many_async([(WORKFLOW, {})]),
+        lambda: wait_all_async([RUN_ID]),
+    ],
+    ids=["enqueue_async", "wait_async", "enqueue_many_async", "wait_all_async"],
 )
 def test_an_async_function_outside_asyncio_says_what_to_do_and_does_nothing(
     call: Callable[[], Coroutine[Any, Any, object]], monkeypatch: pytest.MonkeyPatch
@@ -30,7 +35,10 @@ def test_an_async_function_outside_asyncio_says_what_to_do_and_does_nothing(
             """Connect to nothing."""
 
     loop = LoopThread("client")
-    monkeypatch.setattr("app.client.run.process", lambda: Process(loop=loop, client=Untouched()))
+    for module in ("run", "many"):
+        monkeypatch.setattr(
+            f"app.client.{module}.process", lambda: Process(loop=loop, client=Untouched())
+        )
     coroutine = call()
 
     # trio, too, drives a coroutine by send().

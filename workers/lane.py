@@ -26,7 +26,7 @@ from workers.run_contexts import RunContext
 LINGER_S = 10.0
 #: After these seconds, a lane lets other lanes go first if messages wait in its queue.
 TIME_SLICE_S = 5.0
-#: After these seconds, a lane takes over no more runs, because messages may wait in its queue.
+#: After these seconds, a lane takes over no more runs if messages wait in its queue.
 TAKE_OVER_S = 1.0
 
 log = structlog.get_logger(__name__)
@@ -39,6 +39,13 @@ class _Place:
     level: int
     lane: Lane
     claim: Claim | None = None
+
+
+@dataclass(slots=True)
+class _Turn:
+    """The time until which a lane may take over other runs, on the clock of the loop."""
+
+    ends_s: float
 
 
 class LaneRunner:
@@ -83,19 +90,16 @@ class LaneRunner:
         When the run ends, its place goes to a pending run. If one lane is enough for that run, too,
         the lane goes on with it. So a queue of small runs needs no message for each run.
         """
-        loop = asyncio.get_running_loop()
-        ends_s = loop.time() + TAKE_OVER_S
+        turn = _Turn(ends_s=asyncio.get_running_loop().time() + TAKE_OVER_S)
         lane: Lane | None = Lane(provider=provider, width=width)
         while lane is not None:
             with bound_contextvars(run_id=str(run_id)):
-                following = await self._run(run_id, level, lane, takes_over_until_s=ends_s)
+                following = await self._run(run_id, level, lane, turn)
             lane = None
             if following is not None:
                 run_id, level, lane = following.plan.run_id, following.plan.level, following.lane
 
-    async def _run(
-        self, run_id: UUID, level: int, lane: Lane, *, takes_over_until_s: float
-    ) -> Handover | None:
+    async def _run(self, run_id: UUID, level: int, lane: Lane, turn: _Turn) -> Handover | None:
         """Work on one run; return the run with which the lane goes on, if there is one."""
         async with self._signals.watching(run_id) as news:
             width = 0 if self._inflight.draining else lane.width
@@ -110,12 +114,11 @@ class LaneRunner:
             following = _Place(level=level, lane=lane, claim=begun.claim)
             while isinstance(following, _Place):
                 place = following
-                # The end of an inner run also locks its outer run, in a transaction of its own.
-                leaving = Leaving(None if run.ancestors else partial(self._step, run, place))
-                left = await self._work(run, place, news, leaving)
-                following = await self._leave(
-                    run, place, left, leaving.move, takes_over_until_s=takes_over_until_s
+                leaving = Leaving(
+                    partial(self._step, run, place) if run.steps_with_records else None
                 )
+                left = await self._work(run, place, news, leaving)
+                following = await self._leave(run, place, left, leaving.move, turn)
             return following
 
     async def _work(
@@ -166,6 +169,16 @@ class LaneRunner:
             if not tasks and all_ended and claim.alone:
                 return None
 
+    async def _may_take_over(self, lane: Lane, turn: _Turn) -> bool:
+        """Return whether the lane may take over a run; after a while, waiting messages go first."""
+        if self._inflight.draining:
+            return False
+        now_s = asyncio.get_running_loop().time()
+        if now_s < turn.ends_s:
+            return True
+        turn.ends_s = now_s + TAKE_OVER_S
+        return await self._dispatcher.backlog(lane.provider) == 0
+
     async def _until_worth_claiming(
         self,
         tasks: set[asyncio.Task[float | None]],
@@ -208,8 +221,7 @@ class LaneRunner:
         place: _Place,
         left: Claim | None,
         move: Move | None,
-        *,
-        takes_over_until_s: float,
+        turn: _Turn,
     ) -> _Place | Handover | None:
         """Go on with the next level or with another run, or pass the permission on, or end.
 
@@ -218,16 +230,13 @@ class LaneRunner:
             place: The lane at the level that it leaves.
             left: The result of ``_work``.
             move: The result of the step that the last record has made; None if there was no step.
-            takes_over_until_s: Time of the loop until which the lane may take over other runs.
+            turn: The time in which the lane may take over other runs.
         """
         lane, plan = place.lane, _plan(run, place.level)
         if left is None or not left.open:
             if move is None:
                 move = await self._claims.move_on(self._step(run, place))
-            closed = (
-                self._inflight.draining or asyncio.get_running_loop().time() > takes_over_until_s
-            )
-            free = None if closed else lane
+            free = lane if await self._may_take_over(lane, turn) else None
             return await self._go_on(run, place, move, looks_again=left is None, free=free)
         if left.more and left.room:
             # This lane lets other lanes go first, or the process drains. In both cases, a new lane

@@ -22,8 +22,8 @@ class Leaving:
     level then ends with a separate step.
 
     Args:
-        step: Returns the lane's step at this moment. None if the run has an outer run: the end of
-            the run would lock agents of the outer run after budgets, so it has its own transaction.
+        step: Returns the lane's step at this moment. None if no record of the run may make a step;
+            see ``RunContext.steps_with_records``.
 
     Attributes:
         move: The result of the step that was written with a record; None if there was no such step.

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +24,7 @@ READ: TextClause = text("""
 """)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class RunContext:
     """The facts of a run that all agents of the run share."""
 
@@ -44,6 +45,15 @@ class RunContext:
         finds standing budgets for each hold.
         """
         return (self.run_id, *self.ancestors)
+
+    @cached_property
+    def steps_with_records(self) -> bool:
+        """Whether the last record of a level may advance the run in the same transaction.
+
+        The end of an inner run also locks agents of its outer run, and would do so after budgets.
+        The step after a list collects the list's outputs, and other records would wait meanwhile.
+        """
+        return not self.ancestors and not any(agent.for_each for agent in self.workflow.agents)
 
     @property
     def turn(self) -> Turn:

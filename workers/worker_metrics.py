@@ -4,6 +4,7 @@ import contextlib
 import errno
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
@@ -97,12 +98,12 @@ class WorkerMetrics:
         if not self._config.enable_metrics:
             return
         agent, metrics = job.agent, self._metrics
-        metrics.attempts.labels(agent.provider, shown_line(agent.module), _outcome(ending)).inc()
+        metrics.attempts.labels(agent.provider, _label(agent.module), _outcome(ending)).inc()
         metrics.attempt_seconds.labels(agent.provider).observe(time.time() - job.started_at)
         for reason, seconds in job.waits.by_reason_s.items():
             metrics.wait_seconds.labels(agent.provider, reason).observe(seconds)
         if job.clock.first_token_s is not None:
-            model = metrics.first_token_seconds.labels(agent.provider, shown_line(agent.model))
+            model = metrics.first_token_seconds.labels(agent.provider, _label(agent.model))
             model.observe(job.clock.first_token_s)
 
     def booked(self, calls: Sequence[CallRecord]) -> None:
@@ -118,14 +119,18 @@ class WorkerMetrics:
         self._metrics.events_dropped.set_function(dropped)
 
     def _count_call(self, call: CallRecord) -> None:
-        metrics, model = self._metrics, (call.provider, shown_line(call.model))
+        metrics, model = self._metrics, (call.provider, _label(call.model))
         metrics.calls.labels(*model, call.outcome).inc()
         if call.seconds is not None:
             metrics.call_seconds.labels(*model).observe(call.seconds)
-        purpose = *model, shown_line(call.module), call.kind
+        purpose = *model, _label(call.module), call.kind
         metrics.cost_usd.labels(*purpose).inc(max(float(call.cost_usd), 0.0))
         metrics.tokens.labels(*model, "input").inc(call.usage.prompt_tokens)
         metrics.tokens.labels(*model, "output").inc(call.usage.output_tokens)
+
+
+#: A name as the value of a label; there are few names, and each call has several.
+_label = lru_cache(maxsize=4096)(shown_line)
 
 
 def _outcome(ending: Ending) -> str:

@@ -1,17 +1,36 @@
 """The preparation of a stack: migrates the database and reads the limits, in a process of its own.
 
 ``agentchord up`` runs for months and only starts other processes. So it leaves to this process all
-that needs SQLAlchemy, Alembic and Celery, which would take 50 MB until its end. Meanwhile the fork
-server imports the same and more on the other core.
+that needs SQLAlchemy, Alembic, Celery or a connection, which would take 60 MB until its end. The
+preparation imports these modules while the services are launched, and while the fork server imports
+the same and more on the other core.
 """
 
+import asyncio
+import select
 import subprocess
 import sys
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
+from app.cli.messages import say, tell
 from app.domain.json_text import read_json, write_json
+from app.embedded.connected import (
+    connected_settings,
+    database_url,
+    postgres_place,
+    redis_place,
+    redis_url,
+)
+from app.errors import AgentChordError, ServiceUnavailable
 from app.local_stack.supervisor import inherited_environment
+
+if TYPE_CHECKING:
+    from app.configuration.settings import Settings
+
+
+#: The line that tells a preparation that the services are launched.
+GO = b"go\n"
 
 
 class Limit(NamedTuple):
@@ -26,19 +45,34 @@ class Limit(NamedTuple):
     built_in: bool
 
 
+class Prepared(NamedTuple):
+    """The results of a preparation.
+
+    Attributes:
+        postgres: Address of Postgres, without user and password.
+        redis: Address of Redis, without user and password.
+        limits: The limits by provider.
+    """
+
+    postgres: str
+    redis: str
+    limits: dict[str, Limit]
+
+
 class Preparation:
-    """The process of a preparation; it begins at once, and leaving the block ends it.
+    """The process of a preparation; it imports at once, and leaving the block ends it.
 
     Example:
         with Preparation() as preparation:
-            limits = preparation.limits()
+            launch_services(settings)
+            prepared = preparation.result()
     """
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
             env=inherited_environment(),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the process that waits
         )
@@ -56,31 +90,51 @@ class Preparation:
             self._process.kill()
             self._process.communicate()
 
-    def limits(self) -> dict[str, Limit]:
-        """Wait for the end, and return the limits by provider.
+    def result(self) -> Prepared:
+        """Prepare the services, which were launched before, and return the results.
 
         Raises:
             SystemExit: If the preparation has failed; its own line on standard error says why.
         """
-        answer, _ = self._process.communicate()
+        answer, _ = self._process.communicate(GO)
         if self._process.returncode != 0:
             raise SystemExit(1)
-        return {name: Limit(**limit) for name, limit in read_json(answer).items()}
+        found = read_json(answer)
+        limits = {name: Limit(*limit) for name, limit in found.pop("limits").items()}
+        return Prepared(**found, limits=limits)
 
 
-def prepare() -> dict[str, Limit]:
-    """Migrate the database, and return the limits by provider."""
-    from app.client.process import close_process, process
-    from app.configuration.sections import DEFAULT_BUCKET
-    from app.embedded.connected import connected_settings, database_url, redis_url
-    from app.storage import schema
+def prepare(settings: "Settings") -> Prepared:
+    """Migrate the database, and read the limits."""
     from app.storage.redis import refuse_unsuitable
+    from app.storage.schema import upgrade
 
-    settings = connected_settings()
     refuse_unsuitable(redis_url(settings))
-    schema.upgrade(database_url(settings))
-    table = process().run(lambda client: client.limits.read())
-    close_process()
+    upgrade(database_url(settings))
+    limits = asyncio.run(_read_limits(settings))
+    return Prepared(postgres_place(settings), redis_place(settings), limits)
+
+
+async def _read_limits(settings: "Settings") -> dict[str, Limit]:
+    """Return the limits by provider."""
+    from sqlalchemy.exc import DBAPIError
+
+    from app.configuration.sections import DEFAULT_BUCKET
+    from app.rate_limits.stored import limit_table
+    from app.storage.limits import read_limits
+    from app.storage.schema import unreachable
+    from app.storage.session import create_engine
+
+    url = database_url(settings)
+    engine = create_engine(url, application_name="agentchord preparation")
+    try:
+        async with engine.connect() as connection:
+            stored = await read_limits(connection)
+    except DBAPIError as error:
+        raise ServiceUnavailable(unreachable(url, error)) from error
+    finally:
+        await engine.dispose()
+    table = limit_table(settings.rate_limits, stored, settings.provider_names)
     found = {}
     for provider in settings.provider_names:
         limit = table.values[f"{provider}/{DEFAULT_BUCKET}"]["requests_per_minute"]
@@ -88,15 +142,26 @@ def prepare() -> dict[str, Limit]:
     return found
 
 
-def main() -> int:
-    """Print the limits as JSON, or the error as one line; return the exit code."""
-    from app.cli.application import explain
-    from app.cli.messages import say, tell
-    from app.errors import AgentChordError
+def load() -> None:
+    """Import what a preparation needs, while the services are launched."""
+    import app.rate_limits.stored
+    import app.storage.redis
+    import app.storage.schema  # noqa: F401
 
+    # Only the launch in a new home takes so long, and a new home has to be migrated.
+    if not select.select([sys.stdin], [], [], 0)[0]:
+        import alembic.command  # noqa: F401
+
+
+def main() -> int:
+    """Print the results as JSON, or the error as one line; return the exit code."""
+    from app.cli.application import explain
+
+    load()
+    if not sys.stdin.readline():
+        return 1  # the parent has ended, or says itself why the services cannot be launched
     try:
-        limits = {name: limit._asdict() for name, limit in prepare().items()}
-        tell(write_json(limits).decode())
+        tell(write_json(prepare(connected_settings())._asdict()).decode())
     except (AgentChordError, OSError) as error:
         say(explain(error))
         return 1

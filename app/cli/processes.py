@@ -9,7 +9,8 @@ import typer
 
 from app.configuration.settings import load_settings
 from app.domain.suggestions import did_you_mean, listed
-from app.local_stack.stack import AGENTS, SCHEDULER, SCHEDULER_THREADS, worker_arguments
+from app.local_stack.command_lines import worker_arguments
+from app.local_stack.stack import AGENTS, SCHEDULER, SCHEDULER_THREADS
 from app.local_stack.supervisor import inherited_environment
 
 

@@ -12,13 +12,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from app.cli.messages import say, tell
-from app.cli.preparation import Limit, Preparation
+from app.cli.preparation import Limit, Preparation, Prepared
 from app.configuration.settings import Settings, load_settings
-from app.embedded.connected import connected_settings, postgres_place, redis_place
+from app.embedded.connected import launch_services
 from app.local_stack import stack
 from app.local_stack.reloader import Reloader
 from app.local_stack.supervisor import Supervisor, inherited_environment
-from app.simulator import run_in_process
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -66,15 +65,18 @@ def up(
         signal.signal(number, _leave)
 
     with contextlib.ExitStack() as services:
+        settings = load_settings()
         server = services.enter_context(
-            stack.fork_server(load_settings(), inherited_environment(), simulator=simulator)
+            stack.fork_server(settings, inherited_environment(), simulator=simulator)
         )
-        settings = connected_settings()
         preparation = services.enter_context(Preparation())
+        launch_services(settings)
         variables: dict[str, str] = {}
         # The simulator has no limits, so only limits that somebody has chosen apply to it.
         lifted = set(settings.provider_names) - settings.rate_limits.keys() if simulator else set()
         if simulator:
+            from app.simulator import run_in_process
+
             simulated = stack.simulated(services.enter_context(run_in_process()), settings)
             variables = simulated | stack.unlimited(lifted)
             # Users of the simulator often run the examples.
@@ -94,8 +96,8 @@ def up(
             log_folder=settings.home / "log" if log_files else None,
             server=server,
         )
-        limits = _told(preparation.limits(), lifted)
-        facts = _facts(settings, workers) | {"limits": limits}
+        prepared = preparation.result()
+        facts = _facts(settings, workers, prepared) | {"limits": _told(prepared.limits, lifted)}
         if simulator:
             facts["simulator"] = {key: variables[key] for key in variables if "BASE_URL" in key}
         reloader = (
@@ -122,12 +124,12 @@ async def _serve(
         say("stopping; a second Ctrl-C kills the processes")
 
 
-def _facts(settings: Settings, workers: int) -> dict[str, Any]:
+def _facts(settings: Settings, workers: int, prepared: Prepared) -> dict[str, Any]:
     return {
         "ready": True,
         "workers": workers,
-        "postgres": postgres_place(settings),
-        "redis": redis_place(settings),
+        "postgres": prepared.postgres,
+        "redis": prepared.redis,
         "home": str(settings.home),
     }
 

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from app.concurrency.user_code import UserCodeFailed, call
 from app.errors import ConfigurationError
 
 
@@ -40,6 +39,9 @@ def load_function(setting: str, path: str) -> Callable[..., Any]:
     Raises:
         ConfigurationError: If the path cannot be imported or does not name a function.
     """
+    # Most processes that read settings run no code of users.
+    from app.concurrency.user_code import UserCodeFailed, call
+
     module, _, name = path.partition(":")
     try:
         function = call(lambda: getattr(import_module(module), name))

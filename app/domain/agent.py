@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from app.domain.json_text import read_json
@@ -51,6 +52,7 @@ CRITICAL_PRIORITY = 8
 DEFAULT_MAX_RETRIES = 3
 
 
+@lru_cache(maxsize=1024)  # workers ask several times for each call
 def provider_of_model(model: str) -> str | None:
     """Return the provider for the prefix of a model's name, or None if the prefix is unknown."""
     prefixes = (prefix for prefix in PROVIDER_OF_PREFIX if model.startswith(prefix))

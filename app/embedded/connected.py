@@ -38,6 +38,21 @@ def connected_settings() -> Settings:
     return settings.model_copy(update=found)
 
 
+def launch_services(settings: Settings) -> None:
+    """Launch the embedded services that these settings need, for a process that is no client.
+
+    The services run until this process ends. They may not answer yet, but a client that calls
+    ``connected_settings`` in another process waits for them.
+
+    Raises:
+        EmbeddedServicesError: If an embedded service cannot be launched.
+    """
+    services = Services(settings.home)
+    for server in (services.postgres, services.redis):
+        atexit.register(server.stop)
+    services.launch(postgres=settings.database_url is None, redis=settings.redis_url is None)
+
+
 def running_database(settings: Settings) -> str | None:
     """Return the URL of Postgres for a process that needs no Postgres.
 

@@ -4,6 +4,8 @@ Every process that reaches the socket of Postgres is trusted. The socket is in a
 only processes of the user that owns this folder, and of root, reach the socket. Postgres does not
 listen on TCP. Clients use the role ``agentchord``, which owns its database but is no superuser, so
 no statement of a client can read files or start programs.
+
+psycopg is imported late, because the process that launches Postgres is often no client of it.
 """
 
 import contextlib
@@ -13,11 +15,8 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote, urlencode
-
-import psycopg
-from psycopg.conninfo import make_conninfo
 
 from app.configuration import libpq
 from app.embedded.account import Account, closed_part, server_account
@@ -25,6 +24,9 @@ from app.embedded.folders import clear_folder, private_folder, socket_folder
 from app.embedded.programs import Program, ask, in_wheel, on_path, within_reach
 from app.embedded.server import Launch, server_environment
 from app.errors import EmbeddedServicesError
+
+if TYPE_CHECKING:
+    import psycopg
 
 OLDEST_MAJOR = 15
 ROLE = DATABASE = "agentchord"
@@ -110,6 +112,8 @@ class PostgresKind:
 
     def ready(self, sockets: Path) -> bool:
         """Return whether Postgres accepts connections; make role and database the first time."""
+        import psycopg
+
         try:
             with _connected(sockets, SUPERUSER) as connection:
                 _prepare(connection, sockets)
@@ -137,7 +141,10 @@ class PostgresKind:
         return f"postgresql+psycopg://{ROLE}@/{DATABASE}?{query}"
 
 
-def _connected(sockets: Path, role: str, database: str = "postgres") -> psycopg.Connection:
+def _connected(sockets: Path, role: str, database: str = "postgres") -> "psycopg.Connection":
+    import psycopg
+    from psycopg.conninfo import make_conninfo
+
     parameters = libpq.own_defaults() | {
         "host": str(sockets),
         "port": str(PORT),
@@ -148,7 +155,7 @@ def _connected(sockets: Path, role: str, database: str = "postgres") -> psycopg.
     return psycopg.connect(make_conninfo(**parameters), autocommit=True)
 
 
-def _prepare(connection: psycopg.Connection, sockets: Path) -> None:
+def _prepare(connection: "psycopg.Connection", sockets: Path) -> None:
     """Make the role and the database of the application, if they are missing."""
     connection.execute(f"DROP ROLE IF EXISTS {RENAMER}")
     if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone():

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
 
-from redis import Redis
-from redis.exceptions import RedisError
-
 from app.embedded.folders import private_folder, socket_folder
 from app.embedded.programs import Program, ask, in_wheel, on_path
 from app.embedded.server import Launch
@@ -67,6 +64,9 @@ class RedisKind:
 
     def ready(self, sockets: Path) -> bool:
         """Return whether Redis answers and has loaded its data."""
+        from redis import Redis
+        from redis.exceptions import RedisError
+
         socket = str(sockets / "redis.sock")
         with suppress(RedisError), Redis(unix_socket_path=socket, socket_timeout=2) as client:
             return bool(client.ping())

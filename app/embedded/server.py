@@ -127,21 +127,14 @@ class SharedServer:
             EmbeddedServicesError: If the program is missing, or the server does not start; the
                 message says what to do.
         """
-        self._home = open_home(self._home)
-        private_folder(self._home / "run")
-        private_folder(self._home / "log")
-        with FileLock.acquire(self._file("start.lock"), timeout_s=LOCK_TIMEOUT_S):
-            joined = self.held
-            self._users = self._users or FileLock.acquire(
-                self._file("users.lock"), shared=True, timeout_s=STOP_TIMEOUT_S
-            )
-            try:
-                return self._ensure()
-            except BaseException:
-                if not joined:
-                    self._leave()
-                    self._reap()
-                raise
+        return self._kind.url(self._keep(wait=True))
+
+    def launch(self) -> None:
+        """Like ``start``, but do not wait until the server answers.
+
+        This is for a process that is no client itself. Another process calls ``start`` meanwhile.
+        """
+        self._keep(wait=False)
 
     def stop(self) -> None:
         """Leave the server; if no other process uses the server, wait for the server's end.
@@ -159,17 +152,36 @@ class SharedServer:
                 self._tidy()
         self._reap()
 
-    def _ensure(self) -> str:
+    def _keep(self, *, wait: bool) -> Path:
+        """Run or join the server, for this process; return the folder of its sockets."""
+        self._home = open_home(self._home)
+        private_folder(self._home / "run")
+        private_folder(self._home / "log")
+        with FileLock.acquire(self._file("start.lock"), timeout_s=LOCK_TIMEOUT_S):
+            joined = self.held
+            self._users = self._users or FileLock.acquire(
+                self._file("users.lock"), shared=True, timeout_s=STOP_TIMEOUT_S
+            )
+            try:
+                sockets = self._ensure()
+                if wait:
+                    self._wait_until_ready(sockets)
+            except BaseException:
+                if not joined:
+                    self._leave()
+                    self._reap()
+                raise
+        return sockets
+
+    def _ensure(self) -> Path:
+        """Launch the server if it does not run, and return the folder of its sockets."""
         alive = FileLock.attempt(self._file("keeper.lock"))
         if alive is None:
-            sockets = Path(self._record().get("sockets", self._home / "nowhere"))
-        else:
-            try:
-                sockets = self._launch(alive)
-            finally:
-                alive.hand_over()
-        self._wait_until_ready(sockets)
-        return self._kind.url(sockets)
+            return Path(self._record().get("sockets", self._home / "nowhere"))
+        try:
+            return self._launch(alive)
+        finally:
+            alive.hand_over()
 
     def _launch(self, alive: FileLock) -> Path:
         """Start a keeper; the keeper inherits the lock that shows that the keeper is alive."""

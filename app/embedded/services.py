@@ -62,6 +62,18 @@ class Services:
                 server.stop()
             raise
 
+    def launch(self, *, postgres: bool, redis: bool) -> None:
+        """Launch the servers that are named, at the same time; do not wait until they answer.
+
+        Raises:
+            EmbeddedServicesError: If a server cannot be launched.
+        """
+        wanted = [(postgres, self.postgres), (redis, self.redis)]
+        with ThreadPoolExecutor(2, thread_name_prefix="embedded") as pool:
+            launches = [pool.submit(server.launch) for given, server in wanted if given]
+        for launch in launches:
+            launch.result()
+
     def stop(self) -> None:
         """Leave both servers; if no other process uses a server, wait for the end of that server.
 

@@ -17,6 +17,7 @@ from app.llm.call_names import ANTHROPIC_CHARS, with_valid_names
 from app.llm.connection import Sdk
 from app.llm.counting import CountEndpoint
 from app.llm.dialect import Dialect
+from app.llm.lazy_packages import lazy_packages
 from app.llm.prompt_cache import ask_anthropic, least_anthropic
 from app.llm.sdk import SdkClient
 from app.llm.sendable import sendable
@@ -54,14 +55,15 @@ class AnthropicClient(SdkClient):
     )
 
     def _sdk(self) -> Sdk:
-        import anthropic
+        with lazy_packages("anthropic"):
+            import anthropic
 
-        return Sdk(
-            client=anthropic.AsyncAnthropic,
-            http_client=anthropic.DefaultAioHttpClient,
-            stream=anthropic.AsyncStream[object],
-            error=anthropic.AnthropicError,
-        )
+            return Sdk(
+                client=anthropic.AsyncAnthropic,
+                http_client=anthropic.DefaultAioHttpClient,
+                stream=anthropic.AsyncStream[object],
+                error=anthropic.AnthropicError,
+            )
 
     def _request(
         self,

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from app.domain.protocols import PROTOCOLS, Protocol
 from app.llm.connection import Sdk
+from app.llm.lazy_packages import lazy_packages
 from app.llm.sdk import SdkClient
 
 
@@ -17,11 +18,12 @@ class OpenAISdkClient(SdkClient):
     default_base_url: ClassVar[str] = "https://api.openai.com/v1"
 
     def _sdk(self) -> Sdk:
-        import openai
+        with lazy_packages("openai"):
+            import openai
 
-        return Sdk(
-            client=openai.AsyncOpenAI,
-            http_client=openai.DefaultAioHttpClient,
-            stream=openai.AsyncStream[object],
-            error=openai.OpenAIError,
-        )
+            return Sdk(
+                client=openai.AsyncOpenAI,
+                http_client=openai.DefaultAioHttpClient,
+                stream=openai.AsyncStream[object],
+                error=openai.OpenAIError,
+            )

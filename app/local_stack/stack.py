@@ -10,6 +10,7 @@ from app.domain.json_text import write_json
 from app.domain.plain_text import shown
 from app.domain.policies import RateLimitConfig
 from app.embedded.folders import open_home, private_folder
+from app.local_stack.command_lines import worker_arguments
 from app.local_stack.fork_server import CAN_FORK, ForkServer
 from app.local_stack.process_output import Output
 from app.local_stack.reloader import Reloader
@@ -27,23 +28,6 @@ SCHEDULER_THREADS = 16
 #: Seconds after the grace period of the calls. In these seconds, results are stored and Celery
 #: shuts down.
 WIND_UP_S = 10.0
-
-
-def worker_arguments(queues: tuple[str, ...], *, threads: int, name: str) -> tuple[str, ...]:
-    """Return the command line of a plain Celery worker, without the program.
-
-    Args:
-        queues: Queues that the worker serves.
-        threads: Number of lanes that the worker runs at the same time.
-        name: First part of the worker's node name.
-    """
-    return (
-        *("-A", "app", "--quiet", "worker", "-Q", ",".join(queues), "-P", "threads"),
-        *("-c", str(threads), "-n", f"{name}@%h"),
-        # AgentChord does not use mingle and gossip, which cost a second at the start and messages
-        # later.
-        *("--without-mingle", "--without-gossip"),
-    )
 
 
 def programs(settings: "Settings", *, workers: int, scheduler_threads: int) -> list[Program]:

@@ -14,8 +14,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from celery.__main__ import main as celery
+from celery.__main__ import main
+from celery.bin.base import CLIContext
+from celery.bin.worker import worker
 from celery.signals import worker_ready
+from click import Group
+
+from app.celery import app
+from app.local_stack.command_lines import WORKER
 
 READY = b"ready\n"
 
@@ -35,7 +41,20 @@ def run(supervisor: socket.socket, grace_s: float, arguments: Sequence[str]) -> 
     worker_ready.connect(say_ready, weak=False)
     threading.Thread(target=_end_with, args=(supervisor, grace_s), daemon=True).start()
     sys.argv = ["celery", *arguments]
-    celery()
+    if tuple(arguments[: len(WORKER)]) == WORKER:
+        _work(arguments[len(WORKER) :])
+    else:
+        main()
+
+
+def _work(arguments: Sequence[str]) -> None:
+    """Run ``celery worker`` without Celery's other commands and plugins.
+
+    The other commands import a shell, Flower and a web server, which take 10 MB.
+    """
+    context = CLIContext(app=app, no_color=False, workdir=None, quiet=True)
+    celery = Group("celery", commands={"worker": worker})
+    celery.main(["worker", *arguments], obj=context, auto_envvar_prefix="CELERY")
 
 
 def _end_with(supervisor: socket.socket, grace_s: float) -> None:

@@ -39,7 +39,7 @@ class Handover:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Wish:
+class _Request:
     """A caller of an admission: its free lane, and whether a client has just asked for it."""
 
     free: Lane | None
@@ -96,7 +96,7 @@ class Scheduler:
             name="advance",
             key=lambda step: step[0],
         )
-        self._admissions: Batches[_Wish, _Admission] = Batches(self._admit, name="admit")
+        self._admissions: Batches[_Request, _Admission] = Batches(self._admit, name="admit")
         self._asks = asks
         self._asking: Batches[UUID, None] = Batches(self._ask, name="ask_for_admission")
         self._failing: GroupCommit[UUID, str | None] = GroupCommit(
@@ -114,23 +114,25 @@ class Scheduler:
             The level of an admitted run that is not dispatched, because the free lane is enough for
             it. None if there is no such run.
         """
-        admission = await self._admissions.submit(_Wish(free=free, asked=asked))
+        admission = await self._admissions.submit(_Request(free=free, asked=asked))
         await self._dispatcher.send_levels([plan for plan in admission.plans if plan.agents])
         for plan in admission.plans:
             if not plan.agents:
                 await self.advance(plan.run_id, plan.level)
         return admission.handover
 
-    async def _admit(self, items: Sequence[_Wish]) -> list[_Admission]:
+    async def _admit(self, items: Sequence[_Request]) -> list[_Admission]:
         """Admit once for all callers of the batch.
 
         Each free lane gets a level, and the first caller dispatches the other levels.
         """
         plans: list[LevelPlan] = []
-        if any(wish.asked for wish in items) or await self._has_pending():
+        if any(request.asked for request in items) or await self._has_pending():
             step = partial(admit, max_running=self._max_running)
             plans = await persist(self._engine, step, name="admit")
-        handovers = [self._hand_over(plans, wish.free) if wish.free else None for wish in items]
+        handovers = [
+            self._hand_over(plans, request.free) if request.free else None for request in items
+        ]
         first, *others = handovers
         return [
             _Admission(handover=first, plans=plans),

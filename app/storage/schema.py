@@ -99,14 +99,19 @@ def _unavailable(url: str, error: Exception) -> AgentChordError:
 def upgrade(url: str) -> None:
     """Migrate to the newest schema; several processes may call this function at once.
 
+    A database that has the newest schema is not changed, and Alembic is not imported.
+
     Raises:
         SchemaMismatch: If the schema is newer than this version knows; nothing is changed.
         ServiceUnavailable: If Postgres cannot be reached.
     """
+    found = current(url)
+    if found == HEAD:
+        return
+    if found is not None and found > HEAD:
+        raise _newer(found)
     from alembic import command
 
-    if (found := current(url)) is not None and found > HEAD:
-        raise _newer(found)
     _migrate(url, lambda config: command.upgrade(config, "head"))
 
 

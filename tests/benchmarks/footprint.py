@@ -1,13 +1,14 @@
 """`python -m tests.benchmarks.footprint`: start times and memory."""
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -20,11 +21,12 @@ from tests.benchmarks.bench import Bench, open_bench
 from tests.benchmarks.contenders import BenchmarkFailed
 from tests.benchmarks.entrants import AGENTCHORD, WORKER_THREADS, entrant_named
 from tests.benchmarks.machine import describe
-from tests.benchmarks.processes import MB, Observation, resident_mb, shares_mb
+from tests.benchmarks.processes import MB, Observation, resident_mb, shares_mb, wait_for_rest
 from tests.benchmarks.program import run
 from tests.benchmarks.tables import table
 from tests.benchmarks.workloads import WORKLOADS
 from tests.support.markdown import write_into
+from tests.support.memory import memory_by_kind
 from tests.support.stack import Stack, search_path
 
 MARK = "footprint: written by `make footprint`"
@@ -36,15 +38,21 @@ def main(options: argparse.Namespace) -> None:
     """Measure, print, and write the results if the options ask for it."""
     with ExitStack() as parts:
         folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="agentchord-foot-")))
+        # Another stack would have a share in the memory of the libraries.
+        up = _up(folder, options.rounds)
         entrants = [entrant_named(AGENTCHORD)]
         bench = parts.enter_context(open_bench(folder / "bench", entrants, workers=2))
         stack = bench.stack
         rows = [
             _seconds("`agentchord --help`", lambda: _help(stack), options.rounds),
             _seconds("`import app`", lambda: _import(stack), options.rounds),
-            _seconds("`import` of a worker", lambda: _import_worker(stack), options.rounds),
+            _seconds(
+                "`import` of a worker",
+                lambda: _import_worker(stack),
+                options.rounds,
+            ),
             _seconds("a forked worker is ready", lambda: _ready_s(stack), options.rounds),
-            *_up(folder, options.rounds),
+            *up,
             *_memory(bench),
         ]
         facts = describe(folder, stack.urls)
@@ -78,28 +86,31 @@ def _up(folder: Path, rounds: int) -> list[Sequence[str]]:
     """`agentchord up --workers 2` in a new and in a used home, and the memory of all it starts."""
     homes = [folder / f"home{number}" for number in range(rounds + 1)]
     new, used = [], []
-    memory: list[list[float]] = []
+    memory: list[dict[str, float]] = []
     for home in homes:
-        with _ready_up(home) as (seconds, _):
+        with _ready_up(home) as (seconds, _, _):
             new.append(seconds)
-        with _ready_up(home) as (seconds, process):
+        with _ready_up(home) as (seconds, process, pids):
             used.append(seconds)
-            memory.append(_shares_mb(process))
-    rows = [
+            wait_for_rest({"stack": [process]})
+            memory.append(memory_by_kind(process, pids))
+    kinds = [
+        _range(f"of this: {kind}", [found[kind] for found in memory[1:]], "MB")
+        for kind in sorted(memory[-1], key=memory[-1].__getitem__, reverse=True)
+    ]
+    return [
         _range("`agentchord up --workers 2` is ready in a new home", new[1:], "s"),
         _range("the same in a used home", used[1:], "s"),
-    ]
-    whole, own = zip(*memory[1:], strict=True)
-    return [
-        *rows,
-        _range("memory of its processes at rest, with Postgres and Redis", whole, "MB"),
-        _range("memory of its processes at rest, without them", own, "MB"),
+        _range(
+            "memory of its processes at rest", [sum(each.values()) for each in memory[1:]], "MB"
+        ),
+        *kinds,
     ]
 
 
 @contextmanager
-def _ready_up(home: Path) -> Iterator[tuple[float, psutil.Process]]:
-    """Run a stack that is ready; yield the seconds until then, and its process."""
+def _ready_up(home: Path) -> Iterator[tuple[float, psutil.Process, dict[str, int]]]:
+    """Run a stack that is ready; yield the seconds until then, its process, and its workers."""
     keys = {"OPENAI_API_KEY": "none", "ANTHROPIC_API_KEY": "none", "PYTHONPATH": search_path()}
     began_s = time.perf_counter()
     with subprocess.Popen(
@@ -112,21 +123,8 @@ def _ready_up(home: Path) -> Iterator[tuple[float, psutil.Process]]:
         seconds = time.perf_counter() - began_s
         if not line:
             raise BenchmarkFailed("`agentchord up` did not start")
-        yield seconds, psutil.Process(up.pid)
+        yield seconds, psutil.Process(up.pid), json.loads(line)["pids"]
         up.terminate()
-
-
-def _shares_mb(up: psutil.Process) -> list[float]:
-    """Return the shares of memory of all processes, and of those without servers, in MB."""
-    python, servers = 0.0, 0.0
-    for process in (up, *up.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            share_mb = process.memory_full_info().pss / MB
-            if Path(process.exe()).name.startswith("python"):
-                python += share_mb
-            else:
-                servers += share_mb
-    return [python + servers, python]
 
 
 def _run_s(stack: Stack, *arguments: str) -> float:

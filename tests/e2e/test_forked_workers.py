@@ -10,6 +10,8 @@ from tests.support.stack import Stack, search_path
 
 #: What the configuration names, and what each process makes for itself.
 OWN = ("app.examples", "celeryconfig", "runpy", "tests")
+#: Celery's shell and Flower, which only other commands of Celery need, and the SDKs' resources.
+NEEDLESS = ("anthropic.resources", "click_repl", "flower", "openai.resources", "prompt_toolkit")
 IMPORTED = """
 import sys
 from app.local_stack.forking import load
@@ -24,11 +26,16 @@ def test_a_worker_imports_nothing_that_the_fork_server_could_import(stack: Stack
             name="modules",
             kind="function",
             config={"function": "tests.support.agent_functions:modules"},
-            dependencies=["gpt", "claude"],
+            dependencies=["gpt", "claude", "gpt_stream", "claude_stream"],
         ),
-        Agent(name="gpt", prompt_template="Say hello.", llm_config={"model": "gpt-4o-mini"}),
-        Agent(
-            name="claude", prompt_template="Say hello.", llm_config={"model": "claude-haiku-4-5"}
+        *(
+            Agent(
+                name=f"{name}{'_stream' * stream}",
+                prompt_template="Say hello.",
+                llm_config={"model": model, "stream": stream},
+            )
+            for name, model in (("gpt", "gpt-4o-mini"), ("claude", "claude-haiku-4-5"))
+            for stream in (False, True)
         ),
     ]
     run = enqueue(Workflow(name="modules", agents=agents))
@@ -44,3 +51,4 @@ def test_a_worker_imports_nothing_that_the_fork_server_could_import(stack: Stack
     late = set(run.result("modules")) - set(shared)
 
     assert sorted(name for name in late if not name.startswith(OWN)) == []
+    assert [name for name in run.result("modules") if name.startswith(NEEDLESS)] == []

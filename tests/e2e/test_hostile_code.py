@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, enqueue, enqueue_async
 from app.errors import error_named
+from app.local_stack.command_lines import worker_arguments
 from app.local_stack.process_output import Output
-from app.local_stack.stack import worker_arguments
 from app.local_stack.supervisor import Program, Supervisor, inherited_environment
 from tests.support.hostile_code import DEEDS, EXCEPTIONS
 from tests.support.pace import scaled

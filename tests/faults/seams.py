@@ -7,6 +7,7 @@ it sends, or switch off a part of the protocol: from outside these moments could
 product has nothing of this; its classes are wrapped here.
 """
 
+import asyncio
 import json
 import os
 import random
@@ -14,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from multiprocessing.connection import Client, Listener
@@ -96,9 +97,19 @@ def give(address: Path, **changes: Any) -> None:
 
 
 def disturb_messages(orders: Orders) -> Callable[[], None]:
-    """Let this process lose, double and delay messages; return the function that ends that."""
+    """Let this process lose, double and delay messages; return the function that ends that.
+
+    Chords go through kombu, the other messages through the dispatcher, and requests for admission
+    are publications.
+    """
     from kombu.transport.redis import Channel
 
+    from app.scheduler.asks import Asks
+    from app.scheduler.dispatch import Dispatcher
+
+    dispatcher: Any = Dispatcher
+    asks: Any = Asks
+    send, ask = dispatcher._send, asks.send
     transport: Any = Channel
     put = transport._put
 
@@ -112,8 +123,31 @@ def disturb_messages(orders: Orders) -> Callable[[], None]:
             else:
                 put(channel, queue, message, **how)
 
+    def send_later(self: Any, sending: Any) -> None:
+        asyncio.get_running_loop().create_task(send(self, [sending]))
+
+    async def send_disturbed(self: Any, sendings: Sequence[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        for each in sendings:
+            count, late = orders.copies()
+            for _ in range(count):
+                if late:
+                    loop.call_later(LATE_S, send_later, self, each)
+                else:
+                    await send(self, [each])
+
+    async def ask_disturbed(self: Any) -> bool:
+        count, _ = orders.copies()
+        return bool(await ask(self)) if count else True  # lost, although a scheduler listens
+
     transport._put = disturbed
-    return lambda: setattr(transport, "_put", put)
+    dispatcher._send, asks.send = send_disturbed, ask_disturbed
+
+    def end() -> None:
+        transport._put = put
+        dispatcher._send, asks.send = send, ask
+
+    return end
 
 
 def _bend_clock(orders: Orders) -> None:
@@ -147,7 +181,7 @@ def _watch_boundaries(orders: Orders) -> None:
     mark_sent, settle = ClusterLimiter.mark_sent, ClusterLimiter.settle
 
     async def watched_commit(group: Any, items: Any) -> Any:
-        if group._name == "record" and any(item.ending for item in items):
+        if group._name == "record" and any(item.record.ending for item in items):
             # The batch's writes are in a transaction that will not be committed.
             group = _Dying(group, orders)
         results = await commit(group, items)

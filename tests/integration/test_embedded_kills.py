@@ -35,6 +35,29 @@ def test_a_second_process_joins_the_same_servers_and_the_last_one_stops_them(hom
     assert silent(urls)
 
 
+def test_a_process_launches_servers_that_another_process_waits_for(home: Path) -> None:
+    services = Services(home)
+    services.launch(postgres=True, redis=True)
+    keepers = keeper_ids(home)
+
+    with user_process(home) as (_, theirs):
+        urls = theirs()
+    assert keeper_ids(home) == keepers, "the process that launched them still keeps them"
+    assert answers(urls)
+
+    services.stop()
+    assert silent(urls)
+
+
+def test_a_service_that_is_not_named_is_not_launched(home: Path) -> None:
+    services = Services(home)
+    services.launch(postgres=False, redis=True)
+
+    assert not services.postgres.held
+    assert services.redis.held
+    services.stop()
+
+
 def test_two_processes_that_start_at_once_start_one_server(home: Path) -> None:
     with user_process(home) as (_, one), user_process(home) as (_, other):
         first, second = one(), other()

@@ -27,9 +27,10 @@ from sqlalchemy.engine import make_url
 
 from app.domain.protocols import PROTOCOLS
 from app.embedded import Services, ServiceUrls
+from app.local_stack.command_lines import worker_arguments
 from app.local_stack.fork_server import Forked, ForkServer
 from app.local_stack.forking import Order
-from app.local_stack.stack import simulated, worker_arguments
+from app.local_stack.stack import simulated
 from app.simulator import SimulatorProcess, run_in_process
 from tests.support.forked_commands import run_command
 from tests.support.history_checks import assert_history_is_complete

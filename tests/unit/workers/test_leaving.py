@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.agent import Agent
 from app.domain.status import AgentStatus
+from app.domain.workflow import Workflow
 from app.storage.claims import Claim
 from app.storage.records import Ending
-from tests.support.jobs import CLAIMED
+from tests.support.jobs import CLAIMED, ID, job_of
 from workers.claims import Step
 from workers.leaving import Leaving
 
@@ -75,8 +77,38 @@ def test_a_lane_beside_others_makes_no_step_with_its_records() -> None:
     assert leaving.step_after(ENDING) is None
 
 
-def test_an_inner_run_makes_no_step_with_its_records() -> None:
+def test_a_run_whose_steps_are_apart_makes_no_step_with_its_records() -> None:
     leaving = Leaving(None)
     leaving.claimed(claim_of(1))
 
     assert leaving.step_after(ENDING) is None
+
+
+@pytest.mark.parametrize(
+    ("agents", "ancestors", "steps"),
+    [
+        ([Agent(name="a", prompt_template="go", llm_config={"model": "gpt-4o"})], (), True),
+        ([Agent(name="a", prompt_template="go", llm_config={"model": "gpt-4o"})], (ID,), False),
+        (
+            [
+                Agent(name="b", prompt_template="go", llm_config={"model": "gpt-4o"}),
+                Agent(
+                    name="a",
+                    prompt_template="{item}",
+                    for_each="input.list",
+                    llm_config={"model": "gpt-4o"},
+                ),
+            ],
+            (),
+            False,
+        ),
+    ],
+    ids=["plain", "inner run", "with a list"],
+)
+@pytest.mark.anyio
+async def test_steps_that_lock_or_collect_more_are_apart_from_records(
+    agents: list[Agent], ancestors: tuple[UUID, ...], steps: bool
+) -> None:
+    run = replace(job_of(agents[0]).run, workflow=Workflow(name="w", agents=agents))
+
+    assert replace(run, ancestors=ancestors).steps_with_records is steps

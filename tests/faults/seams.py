@@ -102,14 +102,18 @@ def disturb_messages(orders: Orders) -> Callable[[], None]:
     Chords go through kombu, the other messages through the dispatcher, and requests for admission
     are publications.
     """
+    ends = [_disturb_kombu(orders), _disturb_dispatcher(orders), _disturb_requests(orders)]
+
+    def end() -> None:
+        for each in ends:
+            each()
+
+    return end
+
+
+def _disturb_kombu(orders: Orders) -> Callable[[], None]:
     from kombu.transport.redis import Channel
 
-    from app.scheduler.asks import Asks
-    from app.scheduler.dispatch import Dispatcher
-
-    dispatcher: Any = Dispatcher
-    asks: Any = Asks
-    send, ask = dispatcher._send, asks.send
     transport: Any = Channel
     put = transport._put
 
@@ -123,31 +127,46 @@ def disturb_messages(orders: Orders) -> Callable[[], None]:
             else:
                 put(channel, queue, message, **how)
 
-    def send_later(self: Any, sending: Any) -> None:
-        asyncio.get_running_loop().create_task(send(self, [sending]))
+    transport._put = disturbed
+    return lambda: setattr(transport, "_put", put)
 
-    async def send_disturbed(self: Any, sendings: Sequence[Any]) -> None:
-        loop = asyncio.get_running_loop()
+
+def _disturb_dispatcher(orders: Orders) -> Callable[[], None]:
+    from app.scheduler.dispatch import Dispatcher
+
+    dispatcher: Any = Dispatcher
+    send = dispatcher._send
+    delayed: set[asyncio.Task[None]] = set()
+
+    async def send_later(self: Any, sending: Any) -> None:
+        await asyncio.sleep(LATE_S)
+        await send(self, [sending])
+
+    async def disturbed(self: Any, sendings: Sequence[Any]) -> None:
         for each in sendings:
             count, late = orders.copies()
             for _ in range(count):
                 if late:
-                    loop.call_later(LATE_S, send_later, self, each)
+                    delayed.add(asyncio.create_task(send_later(self, each)))
                 else:
                     await send(self, [each])
 
-    async def ask_disturbed(self: Any) -> bool:
+    dispatcher._send = disturbed
+    return lambda: setattr(dispatcher, "_send", send)
+
+
+def _disturb_requests(orders: Orders) -> Callable[[], None]:
+    from app.scheduler.asks import Asks
+
+    asks: Any = Asks
+    send = asks.send
+
+    async def disturbed(self: Any) -> bool:
         count, _ = orders.copies()
-        return bool(await ask(self)) if count else True  # lost, although a scheduler listens
+        return bool(await send(self)) if count else True  # lost, although a scheduler listens
 
-    transport._put = disturbed
-    dispatcher._send, asks.send = send_disturbed, ask_disturbed
-
-    def end() -> None:
-        transport._put = put
-        dispatcher._send, asks.send = send, ask
-
-    return end
+    asks.send = disturbed
+    return lambda: setattr(asks, "send", send)
 
 
 def _bend_clock(orders: Orders) -> None:

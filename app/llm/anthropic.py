@@ -57,6 +57,7 @@ class AnthropicClient(SdkClient):
     def _sdk(self) -> Sdk:
         with lazy_packages("anthropic"):
             import anthropic
+            import anthropic.types.shared.error_details  # which the first error would import
 
             return Sdk(
                 client=anthropic.AsyncAnthropic,

@@ -206,7 +206,7 @@ def _watch_boundaries(orders: Orders) -> None:
         results = await commit(group, items)
         if group._name == "hold":
             orders.pass_boundary("hold")
-        elif any(getattr(one, "agents", ()) for one in results):
+        elif any(_has_claimed(one) for one in results):
             orders.pass_boundary("claim")
         return results
 
@@ -226,6 +226,12 @@ def _watch_boundaries(orders: Orders) -> None:
     limiter: Any = ClusterLimiter
     group_commit._commit = watched_commit
     limiter.mark_sent, limiter.settle = watched_mark_sent, watched_settle
+
+
+def _has_claimed(result: Any) -> bool:
+    """Whether a result of a batch has claimed agents: a first claim, or one after a step."""
+    parts = [result, getattr(result, "claim", None), getattr(result, "move", None)]
+    return any(getattr(part, "agents", ()) for part in parts)
 
 
 class _Dying:

@@ -7,7 +7,7 @@ and one that takes none must be listed here with a test of its own.
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, get_type_hints
@@ -16,6 +16,7 @@ from uuid import UUID
 import pytest
 
 from app.client.client import Client
+from app.client.enqueues import Wanted
 from app.costs.reports import NO_COSTS, ReportFilter
 from app.domain.agent import Agent
 from app.domain.run_filter import RunFilter
@@ -137,6 +138,27 @@ async def enqueues_its_own(tenants: Tenants) -> None:
         await tenants.other.runs.enqueue(WORKFLOW, {}, RunOptions(tenant="acme"))
 
 
+async def enqueues_all_its_own(tenants: Tenants) -> None:
+    wanted = Wanted(workflow=WORKFLOW, input={}, options=RunOptions())
+    own = await tenants.other.runs.enqueue_many([wanted] * 2)
+
+    for run_id in own:
+        with pytest.raises(UnknownRun):
+            await tenants.acme.runs.read(run_id)
+    foreign = replace(wanted, options=RunOptions(tenant="acme"))
+    with pytest.raises(OutOfScope, match="'acme'"):
+        await tenants.other.runs.enqueue_many([wanted, foreign])
+    assert len(await tenants.other.runs.list(None, 10)) == len(own)
+
+
+async def waits_for_its_own(tenants: Tenants) -> None:
+    states = await tenants.acme.runs.wait_all([tenants.run_id], 1.0)
+
+    assert states == [WorkflowStatus.COMPLETED]
+    with pytest.raises(UnknownRun):
+        await tenants.other.runs.wait_all([tenants.run_id], 1.0)
+
+
 async def lists_its_own(tenants: Tenants) -> None:
     own = await tenants.other.runs.enqueue(WORKFLOW, {})
 
@@ -202,7 +224,9 @@ async def reads_what_workers_load(tenants: Tenants) -> None:
 
 WITHOUT_A_RUN: dict[str, Callable[[Tenants], Awaitable[None]]] = {
     "runs.enqueue": enqueues_its_own,
+    "runs.enqueue_many": enqueues_all_its_own,
     "runs.list": lists_its_own,
+    "runs.wait_all": waits_for_its_own,
     "costs.report": reports_its_own_costs,
     "control.prune": prunes_its_own,
     "control.wake": wakes_nobody,

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from app.domain.money import HoldAnswer, HoldOutcome
 from app.failures.breakers import CircuitBreakers, Ticket
 from app.scheduler.watchdog import Watchdog
-from app.storage import claims, holds, progress, records, turns
+from app.storage import claims, holds, progress, records, stopping, turns
 from app.storage.records import CallRecord
 from tests.support.circuit_model import Circuit
 from workers import pipeline
@@ -49,7 +49,7 @@ def no_budget_check(patch: pytest.MonkeyPatch) -> None:
 def open_budget(patch: pytest.MonkeyPatch) -> None:
     """A cancel tells the workers, but does not close the run's budget."""
     statement = text("UPDATE budgets SET paused = false WHERE id = ANY(CAST(:ids AS uuid[]))")
-    patch.setattr(progress, "CLOSE_BUDGETS", statement)
+    patch.setattr(stopping, "CLOSE_BUDGETS", statement)
 
 
 def unlocked_claims(patch: pytest.MonkeyPatch) -> None:

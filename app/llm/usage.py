@@ -148,9 +148,10 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
     prompt, output, total = _told(raw, _PROMPT), _told(raw, _OUTPUT), _told(raw, _TOTAL) or 0
     details = _part(raw, *_PROMPT_DETAILS)
     read, (written, by_hour) = _most(raw, _READ), _written(raw)
-    prompt = _whole_prompt(raw, prompt, beside=read + written, rest=total - (output or 0))
+    rest = total - (output or 0)
+    prompt = _whole_prompt(raw, prompt, beside=read + written, rest=rest)
     inside = max(_most(raw, _CACHED), _most(details, _CACHED))
-    if prompt and inside > prompt:
+    if prompt and inside > prompt and rest != prompt:
         prompt += inside  # no part is larger than the whole, so this server counts it beside
     output = _whole_output(raw, output)
     if output is None and prompt and total:

@@ -266,6 +266,14 @@ def test_cached_tokens_that_are_more_than_the_prompt_are_counted_beside_it(
     assert counts.usage.output_tokens == 5
 
 
+def test_a_total_without_the_cached_tokens_says_that_they_are_no_part_of_the_bill() -> None:
+    raw = {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8, "cached_tokens": 163}
+
+    usage = openai_counts(raw, produced=True).usage  # as Azure answers for a model of xAI
+
+    assert (usage.cached_tokens, usage.prompt_tokens) == (7, 7)
+
+
 @pytest.mark.parametrize(
     ("raw", "output", "reasoning"),
     [

@@ -63,7 +63,7 @@ CHAT_USAGE = st.fixed_dictionaries(
 )
 TOTALS: dict[Any, Any] = dict.fromkeys(
     ["input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"],
-    COUNT,
+    COUNT | st.just("no number"),
 )
 ITERATION = st.fixed_dictionaries(
     {"type": st.sampled_from(["message", "fallback_message", "compaction", "x"])}, optional=TOTALS

@@ -107,7 +107,8 @@ class AnthropicAssembly(Assembly):
         else:
             self.raw_usage = grown(self.raw_usage, usage)
         counts, alone = self._counts(), anthropic_counts(usage, produced=False)
-        self._least = replace(counts, usage=largest(counts.usage, alone.usage))
+        usage = largest(counts.usage, alone.usage)
+        self._least = replace(counts, usage=usage, prompt=counts.prompt or alone.prompt)
 
     def _start_block(self, index: Any, block: dict[str, Any]) -> str:
         self.begun = True

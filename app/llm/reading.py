@@ -166,8 +166,9 @@ class AnswerReader:
             finish = None  # the calls were lost on their way
         if answer.error or finish is None:
             failure = self._failure(answer, response)
-            # An error in place of an answer costs nothing.
-            if not answer.error or answer.shown_tokens or counts.prompt:
+            # An error in place of an answer costs nothing, unless it counts tokens.
+            counted = counts.usage.total_tokens or counts.total or counts.usage.web_searches
+            if not answer.error or answer.shown_tokens or counted:
                 failure.partial = Partial(
                     usage=usage,
                     prompt_counted=counts.prompt,

@@ -149,6 +149,9 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
     details = _part(raw, *_PROMPT_DETAILS)
     read, (written, by_hour) = _most(raw, _READ), _written(raw)
     prompt = _whole_prompt(raw, prompt, beside=read + written, rest=total - (output or 0))
+    inside = max(_most(raw, _CACHED), _most(details, _CACHED))
+    if prompt and inside > prompt:
+        prompt += inside  # no part is larger than the whole, so this server counts it beside
     output = _whole_output(raw, output)
     if output is None and prompt and total:
         output = max(total - prompt, 0)
@@ -167,7 +170,7 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
     if output is not None and (reasoning > output or citations is not None):
         output += reasoning
     least_output = max(output or 0, reasoning, _most(_part(raw, *_OUTPUT_DETAILS), _OUTPUT_PARTS))
-    cached = max(_most(raw, _CACHED), _most(details, _CACHED), read)
+    cached = max(inside, read)
     written = max(written, _most(details, ("cache_write_tokens", "cache_creation_tokens")))
     if prompt:
         cached = min(cached, prompt)
@@ -232,6 +235,16 @@ def anthropic_counts(raw: Any, *, produced: bool) -> Counts:
         prompt=prompt is not None and own.prompt_tokens > 0,
         output=output is not None and (own.output_tokens > 0 or not produced),
         total=0 if prompt is not None or output is not None else total,
+    )
+
+
+def dated_writes(raw: Any) -> int:
+    """Return the written tokens of which a usage says that the cache keeps them for 5 minutes."""
+    if not isinstance(raw, Mapping):
+        return 0
+    each = [raw, *_iterations(raw)]
+    return sum(
+        _most(_part(_named(one), "cache_creation"), ("ephemeral_5m_input_tokens",)) for one in each
     )
 
 

@@ -47,6 +47,7 @@ class CallPlan:
         parameters: Parameters of the request, except messages and tools.
         max_tokens: Largest number of tokens that the answer may have.
         cache_writes: Whether the call asks the provider to cache the beginning of the prompt.
+        writes_for_an_hour: Whether the call may ask for a cache that keeps this for an hour.
         summary_tokens: Largest number of tokens of the summary. If the request asks for compaction,
             the provider may summarise the prompt before the answer; otherwise the number is 0.
         bound_tokens: Number of tokens that the prompt cannot exceed.
@@ -67,6 +68,7 @@ class CallPlan:
     parameters: Mapping[str, Any]
     max_tokens: int
     cache_writes: bool
+    writes_for_an_hour: bool
     summary_tokens: int
     bound_tokens: int
     guessed_tokens: int
@@ -194,11 +196,13 @@ class CallPlanner:
             guessed, media = counted_tokens, 0
             least = int(counted_tokens / _COUNT_FACTOR)
         window = self.pricing.context_window(agent.provider, agent.model)
+        asked = str(parameters)
         return CallPlan(
             quote=quote,
             parameters=parameters,
             max_tokens=self._affordable(agent, quote, bound, uses, window, affordable_usd),
-            cache_writes="cache_control" in str(parameters) or bool(parameters.get("prompt_cache")),
+            cache_writes="cache_control" in asked or bool(parameters.get("prompt_cache")),
+            writes_for_an_hour="'1h'" in asked,
             summary_tokens=self._summary_tokens(agent),
             bound_tokens=bound,
             guessed_tokens=guessed,

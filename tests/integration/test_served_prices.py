@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from app.costs.pricing import Pricing
 from app.costs.reprice import Repricing, reprice
@@ -17,14 +18,14 @@ from app.domain.money import round_to_ledger, round_up
 from app.domain.policies import CostConfig
 from app.domain.providers import BUILT_IN
 from app.domain.usage import Partial, Usage
-from app.errors import ConnectionFailed
+from app.errors import ConnectionFailed, ProviderError
 from app.planning.calls import CallPlanner
 from app.rate_limits.base import LimitRequest
 from app.storage.records import TOKENS
 from tests.support.database_cluster import Cluster, ending, hold_request
 from tests.support.jobs import job_of
 from tests.support.llm_clients import client_of
-from tests.support.wire_server import serving
+from tests.support.wire_server import provider_server, serving
 from workers.calls.base import CallRequest
 from workers.calls.records import PreparedCall, answered, failed
 
@@ -410,3 +411,94 @@ async def test_searches_requests_and_citations_are_in_the_ledger(cluster: Cluste
     fees = Decimal("0.005") + 18 * Decimal("0.01")
     assert row.cost_usd == Decimal(millionths) / 1_000_000 + fees <= booked.held_usd
     assert (await booked.reprice(pricing)).changes == []
+
+
+HOURLY = {"model": "claude-haiku-4-5", "max_tokens": 50, "system": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    ("breakdown", "minutes"),
+    [
+        (None, 0),
+        ({}, 0),
+        ({"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 0}, 100),
+        ({"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0}, 0),
+        ({"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 4900}, 100),
+    ],
+)
+@pytest.mark.parametrize("asked", ["1h", True])
+async def test_written_tokens_without_a_lifetime_have_the_lifetime_that_was_asked(
+    cluster: Cluster, breakdown: dict[str, int] | None, minutes: int, asked: str | bool
+) -> None:
+    written = usage_with(cache_creation_input_tokens=5000, cache_creation=breakdown)
+
+    booked = await book(cluster, HOURLY | {"prompt_cache": asked}, written, pricing=pricing_of())
+
+    told_1h = (breakdown or {}).get("ephemeral_1h_input_tokens", 0)
+    hourly = 5000 - minutes if asked == "1h" else told_1h
+    assert booked.row.cache_write_1h_tokens == hourly
+    assert booked.row.cache_write_tokens == 5000 - hourly
+
+
+@pytest.mark.parametrize("prompt", [None, -5, float("nan"), "many"])
+async def test_what_a_usage_tells_is_paid_also_without_a_count_of_the_prompt(
+    cluster: Cluster, prompt: Any
+) -> None:
+    told = usage_with(
+        input_tokens=prompt,
+        cache_creation_input_tokens=5000,
+        cache_creation=None,
+        server_tool_use={"web_search_requests": 3},
+    )
+    config = {"model": "claude-haiku-4-5", "max_tokens": 50}
+
+    booked = await book(cluster, config, told, pricing=pricing_of())
+
+    price = Pricing().price_of("anthropic", "claude-haiku-4-5", config)
+    assert booked.row.kind == "estimated"
+    assert booked.row.web_searches == 3
+    assert booked.row.cost_usd >= round_to_ledger(
+        5000 * price.cache_write + 3 * price.web_search + booked.row.output_tokens * price.output
+    )
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"completion_tokens": 90},
+        {"total_tokens": 500},
+        {"prompt_tokens": -1, "completion_tokens": 90},
+        {"num_search_queries": 2},
+    ],
+)
+async def test_an_error_that_counts_tokens_is_paid(usage: dict[str, Any]) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        await request.read()
+        return web.json_response({"error": {"message": "x", "code": 503}, "usage": usage})
+
+    async with provider_server(handle) as url:
+        client = client_of("openai", url)
+        with pytest.raises(ProviderError) as failed_:
+            await client.complete_with_tools(MESSAGES, "gpt-4o-mini", max_tokens=50)
+        await client.close()
+
+    partial = failed_.value.partial
+    assert partial is not None
+    given = max(usage.get("completion_tokens", 0), usage.get("total_tokens", 0))
+    assert partial.usage.total_tokens >= given
+    assert partial.usage.web_searches == usage.get("num_search_queries", 0)
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 0, "completion_tokens": 0}])
+async def test_an_error_that_counts_nothing_is_free(usage: Any) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        await request.read()
+        return web.json_response({"error": {"message": "x", "code": 503}, "usage": usage})
+
+    async with provider_server(handle) as url:
+        client = client_of("openai", url)
+        with pytest.raises(ProviderError) as failed_:
+            await client.complete_with_tools(MESSAGES, "gpt-4o-mini", max_tokens=50)
+        await client.close()
+
+    assert failed_.value.partial is None

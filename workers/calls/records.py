@@ -18,12 +18,15 @@ from app.domain.money import HoldRequest, round_to_ledger
 from app.domain.usage import Partial, Usage, served_by
 from app.errors import ProviderError
 from app.llm.base import LLMResponse
+from app.llm.usage import dated_writes
 from app.planning.calls import CallPlan
 from app.rate_limits.base import LimitRequest
 from app.storage.records import CallRecord, Kind
 from workers.calls.base import CallRequest
 
 HTTP_ERROR = 400
+#: The counts of tokens that were written to a cache.
+WRITES = ("cache_write_tokens", "cache_write_1h_tokens")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +114,8 @@ def _broken_off(record: CallRecord, call: PreparedCall, came: Partial) -> CallRe
 def _counted(
     record: CallRecord, call: PreparedCall, usage: Usage, raw_usage: Mapping[str, Any]
 ) -> CallRecord:
+    if call.plan.writes_for_an_hour:
+        usage = _for_an_hour(usage, usage.cache_write_tokens - dated_writes(raw_usage))
     quote = call.plan.quote_answered(record.model_answered)
     price, certain = quote.settle(usage, record.served or {})
     cost_usd = quote.booked_usd(price, usage, call.hold.amount_usd)
@@ -129,23 +134,38 @@ def _estimated(record: CallRecord, call: PreparedCall, usage: Usage) -> CallReco
     """Book a prompt that the provider has not counted, at the highest price that may apply.
 
     The prompt's tokens are booked as tokens of the sort that has this price. So a later pricing of
-    the entry finds the same cost.
+    the entry finds the same cost. The cost is at least the cost of the parts that the provider has
+    counted, even if these parts are larger than the upper bound of the prompt.
     """
     plan = call.plan
+    told = usage.prompt_tokens - usage.input_tokens
     # The client knows only the bytes; the provider may have counted the prompt before the call.
-    prompt_tokens = min(usage.prompt_tokens, plan.bound_tokens)
+    rest_tokens = min(usage.input_tokens, max(plan.bound_tokens - told, 0))
+    prompt_tokens = told + rest_tokens
     parts = ["input_tokens"]
     if plan.cache_writes:
-        parts += ["cache_write_tokens", "cache_write_1h_tokens"]
+        parts += WRITES
     elif plan.price.writes_unasked:
         parts.append("cache_write_tokens")
-    rest = Usage(output_tokens=usage.output_tokens, reasoning_tokens=usage.reasoning_tokens)
-    usages = [replace(rest, **{part: prompt_tokens}) for part in parts]
+    as_told = replace(usage, input_tokens=rest_tokens)
+    if plan.writes_for_an_hour:
+        as_told = _for_an_hour(as_told, as_told.cache_write_tokens)
+    none = dict.fromkeys(("input_tokens", "cached_tokens", *WRITES), 0)
+    usages = [as_told, *(replace(as_told, **none | {part: prompt_tokens}) for part in parts)]
     quote = plan.quote_answered(record.model_answered)
     held_usd, served = call.hold.amount_usd, record.served or {}
     costs = [quote.booked_usd(quote.settle(one, served).price, one, held_usd) for one in usages]
     most_usd, most = max(zip(costs, usages, strict=True), key=lambda pair: pair[0])
     return replace(record, kind="estimated", cost_usd=round_to_ledger(most_usd), usage=most)
+
+
+def _for_an_hour(usage: Usage, tokens: int) -> Usage:
+    """Count written tokens without a lifetime as kept for an hour, as the request has asked."""
+    return replace(
+        usage,
+        cache_write_tokens=usage.cache_write_tokens - max(tokens, 0),
+        cache_write_1h_tokens=usage.cache_write_1h_tokens + max(tokens, 0),
+    )
 
 
 def _unconfirmed(call: PreparedCall, outcome: str, seconds: float) -> CallRecord:

@@ -240,7 +240,6 @@ def test_what_is_no_usage_counts_nothing(raw: Any) -> None:
         ({"cached_tokens": 60}, 60),
         ({"prompt_cache_hit_tokens": 60, "prompt_cache_miss_tokens": 40}, 60),
         ({"num_cached_tokens": 60}, 60),
-        ({"cached_tokens": 500}, 100),
     ],
 )
 def test_cached_tokens_have_many_spellings(raw: dict[str, Any], cached: int) -> None:
@@ -249,6 +248,23 @@ def test_cached_tokens_have_many_spellings(raw: dict[str, Any], cached: int) -> 
     ).usage
 
     assert (usage.cached_tokens, usage.prompt_tokens) == (cached, 100)
+
+
+@given(st.integers(1, 10_000), st.integers(0, 100_000), st.booleans(), st.booleans())
+def test_cached_tokens_that_are_more_than_the_prompt_are_counted_beside_it(
+    prompt: int, cached: int, nested: bool, with_total: bool
+) -> None:
+    raw: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": 5}
+    raw |= {"prompt_tokens_details": {"cached_tokens": cached}} if nested else {}
+    raw |= {} if nested else {"cached_tokens": cached}
+    beside = cached if cached > prompt else 0
+    raw |= {"total_tokens": prompt + beside + 5} if with_total else {}
+
+    counts = openai_counts(raw, produced=True)
+
+    assert counts.usage.cached_tokens == cached
+    assert counts.usage.prompt_tokens == prompt + beside
+    assert counts.usage.output_tokens == 5
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from app.costs.other_models import OtherModels, Standing
 from app.costs.own_prices import OwnPrice, OwnPriceTable
 from app.costs.price import Price
 from app.costs.price_list import PriceList, searches_unasked
-from app.costs.quote import AUTO, STANDARD, Quote, asked_of, ways_of
+from app.costs.quote import AUTO, STANDARD, Quote, any_of, asked_of, ways_of
 from app.costs.unpriced import unpriced_model, unpriced_way
 from app.domain.agent import Agent, provider_of_model
 from app.domain.claude import region_factors
@@ -21,7 +21,7 @@ from app.domain.policies import CostConfig
 from app.domain.protocols import PROTOCOLS
 from app.domain.providers import BUILT_IN, CONTAINER_HOUR_USD, Provider
 from app.domain.server_tools import CODE_EXECUTION, WEB_SEARCH, server_tools_in
-from app.domain.usage import SERVED, Usage
+from app.domain.usage import SERVED, Usage, each_of
 from app.errors import UnknownModel
 
 __all__ = ["Price", "Pricing"]
@@ -163,19 +163,23 @@ class Pricing:
             provider: Provider name.
             model: Name of the requested model.
             params: The request's parameters, as in ``price_of``.
-            answered: Name of the model in the answer, or None if the answer has no name.
+            answered: Name of the model in the answer, or None if the answer has no name. The names
+                of several models are joined by ``either``.
             at: Time of the request; None means the present time, within a minute.
 
         Returns:
             The prices of the model that has answered. If no price is known for this model, the
             quote is not ``understood``; ``others`` then has the prices of all models whose names
-            stand in the answered name.
+            stand in the answered name. The quote has ``rivals`` if the answer names several models.
 
         Raises:
             UnknownModel: If the requested model has no price.
         """
         if not answered or answered == model:
             return self.quote(provider, model, params, at=at)
+        if len(names := each_of(answered)) > 1:
+            quotes = [self.quote_answered(provider, model, params, name, at=at) for name in names]
+            return any_of(*quotes)
         if at is not None:
             return self._answered(provider, model, params, answered, at)
         key = (provider, model, answered, *(repr(params.get(name)) for name in SERVED))

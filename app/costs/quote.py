@@ -7,13 +7,13 @@ decide the amount that is booked.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import product
 from typing import NamedTuple
 
 from app.costs.price import Price
-from app.domain.usage import SERVED, Usage
+from app.domain.usage import SERVED, Usage, each_of
 
 #: The way of serving that has the usual price.
 STANDARD = ""
@@ -73,6 +73,8 @@ class Quote:
         understood: Whether these are the prices of the model that has answered. If they are not,
             nothing tells which price applies, so the highest of all prices applies, and the call
             costs at least its hold.
+        rivals: The quotes of the further models that an answer names. Nothing tells which of its
+            models has answered, so the highest price of all these quotes applies.
 
     Example:
         quote = pricing.quote("openai", "gpt-5", {"service_tier": "priority"})
@@ -84,6 +86,7 @@ class Quote:
     service_tier: str | None = None
     others: tuple[Price, ...] = ()
     understood: bool = True
+    rivals: "tuple[Quote, ...]" = ()
 
     @property
     def usual(self) -> Price:
@@ -120,27 +123,37 @@ class Quote:
         """Return the price of an answered call.
 
         If the answer does not tell a fact, the most expensive possible value of the fact applies.
-        If the answer tells a value that has no price, the request was served in an unknown way, so
-        the most expensive of all known values and of ``others`` applies.
+        If the answer tells several values, the most expensive of these values applies. If the
+        answer tells a value that has no price, the request was served in an unknown way, so the
+        most expensive of all known values and of ``others`` applies.
 
         Args:
             usage: The counts of the call.
             served: The facts of the answer, as in ``served_by``.
         """
-        told = [_normal(name, served.get(name)) for name in SERVED]
+        found = [quote.candidates(served) for quote in (self, *self.rivals)]
+        costs = {price: price.cost(usage) for prices, _ in found for price in prices}
+        dearest = max(costs, key=costs.__getitem__)
+        is_bound = bool(dearest.at(usage.prompt_tokens).containers_usd(usage.container_seconds))
+        is_one = all(told for _, told in found) and len(set(costs.values())) == 1
+        return Settled(dearest, certain=is_one and not is_bound and self.understood)
+
+    def candidates(self, served: Mapping[str, str]) -> tuple[list[Price], bool]:
+        """Return the prices of this quote that may apply, and whether the told facts have prices.
+
+        Args:
+            served: The facts of the answer, as in ``served_by``.
+        """
+        told = [_told(name, served.get(name)) for name in SERVED]
         facts = list(zip(self.ways, told, strict=True))
-        unpriced = any(value is not None and value not in way.priced for way, value in facts)
-        found = self._at(_values(way, value) for way, value in facts)
+        unpriced = any(not values <= way.priced for way, values in facts)
+        found = self._at(_values(way, values) for way, values in facts)
         candidates = found or list(self.prices.values())
         if not self.understood:
             candidates = [*self.prices.values(), *self.others]
         elif unpriced:
             candidates = [*candidates, *self.others]
-        costs = {price: price.cost(usage) for price in candidates}
-        dearest = max(costs, key=costs.__getitem__)
-        is_bound = bool(dearest.at(usage.prompt_tokens).containers_usd(usage.container_seconds))
-        is_one = bool(found) and not unpriced and len(set(costs.values())) == 1
-        return Settled(dearest, certain=is_one and not is_bound and self.understood)
+        return candidates, bool(found) and not unpriced
 
     def booked_usd(self, price: Price, usage: Usage, held_usd: Decimal) -> Decimal:
         """Return the dollars that are booked for an answered call.
@@ -158,11 +171,31 @@ class Quote:
         return [self.prices[key] for key in product(*values) if key in self.prices]
 
 
-def _values(way: Ways, told: str | None) -> Iterable[str]:
+def any_of(quote: Quote, *others: Quote) -> Quote:
+    """Return the quote of an answer that one of several models has given.
+
+    Args:
+        quote: The quote of one of the models that the answer names.
+        others: The quotes of the other models.
+    """
+    return replace(
+        quote,
+        rivals=tuple(other for other in others if other != quote),
+        understood=all(each.understood for each in (quote, *others)),
+    )
+
+
+def _values(way: Ways, told: frozenset[str]) -> Iterable[str]:
     """Return the values of a fact that may have served a request, given what the answer tells."""
-    if told is None:
+    if not told:
         return way.possible
-    return {told} if told in way.priced else way.priced
+    return told if told.issubset(way.priced) else way.priced
+
+
+def _told(name: str, told: str | None) -> frozenset[str]:
+    """Return the values of a fact that an answer tells; an answer may contradict itself."""
+    normal = (_normal(name, value) for value in each_of(told or ""))
+    return frozenset(value for value in normal if value is not None)
 
 
 def asked_of(name: str, value: object) -> str | None:

@@ -69,6 +69,11 @@ class Usage:
 
 #: The facts of an answer that change the price of the call.
 SERVED = ("service_tier", "speed", "inference_geo")
+#: Stands between the values of a fact, if an answer tells several values.
+OR = " | "
+# The ledger keeps 500 characters of a fact. A model or a tier with this name has no price, so the
+# most expensive price applies.
+_MOST_CHARS, _MORE = 400, "(more)"
 
 
 def served_by(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -85,11 +90,46 @@ def served_by(facts: Mapping[str, Any]) -> dict[str, str]:
         {'service_tier': 'priority'}
     """
     told = {name: facts[name] for name in SERVED if facts.get(name) is not None}
-    return {name: fact if isinstance(fact, str) else _odd(fact) for name, fact in told.items()}
+    return {name: _text(fact) for name, fact in told.items()}
 
 
-def _odd(fact: object) -> str:
-    return f"({type(fact).__name__})"
+def either(told: Any, other: Any) -> Any:
+    """Join the values that two parts of an answer tell for a model or for a fact of ``SERVED``.
+
+    An answer may contradict itself. Then nothing tells which of its values is true, so all values
+    are kept. The prices of all of them are compared, see ``app.costs.quote``.
+
+    Args:
+        told: The value so far, or the joined values so far; None if there is none.
+        other: The value of another part. A value that says nothing is ignored.
+
+    Example:
+        >>> either(either("gpt-4", None), "gpt-4o-mini")
+        'gpt-4 | gpt-4o-mini'
+    """
+    if not other or other == told:
+        return told
+    if not told:
+        return other
+    known = _text(told)
+    joined = OR.join(dict.fromkeys([*each_of(known), *each_of(_text(other))]))
+    if len(joined) <= _MOST_CHARS or joined == known:
+        return joined
+    return known if known.startswith(_MORE) else f"{_MORE}{OR}{known}"
+
+
+def each_of(told: str) -> list[str]:
+    """Return the values that ``either`` has joined.
+
+    Example:
+        >>> each_of("gpt-4 | gpt-4o-mini")
+        ['gpt-4', 'gpt-4o-mini']
+    """
+    return told.split(OR)
+
+
+def _text(fact: object) -> str:
+    return fact if isinstance(fact, str) else f"({type(fact).__name__})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

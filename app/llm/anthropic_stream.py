@@ -1,14 +1,17 @@
 """Builds a message of Anthropic's API from the events of its stream."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from app.domain.usage import SERVED, either
 from app.llm.anthropic_answer import SHOWN, tool_input
 from app.llm.finish import worse
 from app.llm.models import anthropic_thinks_unasked
+from app.llm.reports import largest
 from app.llm.streams import Assembly
 from app.llm.usage import Counts, anthropic_counts, left_out_of
-from app.llm.wire import grown, joined, text_of
+from app.llm.wire import grown, joined, name_of, text_of
 
 # For each type of delta that adds text to a block, the name of the field that has the text.
 _TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
@@ -36,6 +39,8 @@ class AnthropicAssembly(Assembly):
         self._places: dict[Any, int] = {}
         # By place of a block: the text pieces of each block that has begun and has not ended.
         self._pieces: dict[int, list[str]] = {}
+        # The largest counts so far.
+        self._least = Counts()
 
     def add(self, event: Any) -> str:
         """See ``Assembly.add``."""
@@ -48,7 +53,7 @@ class AnthropicAssembly(Assembly):
                     {},
                 )  # this event may be a second beginning
                 self.begun = True
-                self.model = self._message.get("model")
+                self.model = either(self.model, name_of(self._message.get("model")))
                 self._add_usage(self._message.get("usage"))
             case "content_block_start":
                 return self._start_block(event.get("index"), dict(event["content_block"]))
@@ -73,10 +78,17 @@ class AnthropicAssembly(Assembly):
         """See ``Assembly.answer``."""
         for place in list(self._pieces):
             self._finish_block(place)
-        return self._message | {"content": self._blocks, "usage": self.raw_usage}
+        told = {"model": self.model, "content": self._blocks, "usage": self.raw_usage}
+        return self._message | told
+
+    def add_late(self, event: Any) -> None:
+        """See ``Assembly.add_late``."""
+        self._add_usage(event.get("usage"))
 
     def _counts(self) -> Counts:
-        return anthropic_counts(self.raw_usage, produced=self.has_output)
+        counts, least = anthropic_counts(self.raw_usage, produced=self.has_output), self._least
+        usage = largest(counts.usage, least.usage)
+        return replace(counts, usage=usage, prompt=counts.prompt or least.prompt)
 
     def _hides(self) -> bool:
         # Thinking comes in blocks of its own, before and between the other blocks. If a block is
@@ -87,12 +99,16 @@ class AnthropicAssembly(Assembly):
         if not isinstance(usage, Mapping):
             return
         if left_out_of(usage):
-            # The start may count some tokens that the end counts for an iteration, so the end
-            # decides.
-            told = {name: count for name, count in usage.items() if count is not None}
+            # The start may count some tokens that the end counts for an iteration. So the tokens
+            # are not added up: the larger of the two counts decides.
+            served = {name: either(self.raw_usage.get(name), usage.get(name)) for name in SERVED}
+            told = {name: value for name, value in {**usage, **served}.items() if value is not None}
             self.raw_usage = {**self.raw_usage, **told}
         else:
             self.raw_usage = grown(self.raw_usage, usage)
+        counts, alone = self._counts(), anthropic_counts(usage, produced=False)
+        usage = largest(counts.usage, alone.usage)
+        self._least = replace(counts, usage=usage, prompt=counts.prompt or alone.prompt)
 
     def _start_block(self, index: Any, block: dict[str, Any]) -> str:
         self.begun = True

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.domain.usage import either
 from app.llm.errors import reports_failure
 from app.llm.filters import blocked_answer, blocked_prompt, verdicts_in
 from app.llm.finish import worse
@@ -15,9 +16,10 @@ from app.llm.openai_answer import (
     usage_in,
 )
 from app.llm.openai_pieces import Call, continued, index_of, next_part
+from app.llm.reports import Reports
 from app.llm.streams import Assembly
 from app.llm.usage import Counts, openai_counts
-from app.llm.wire import content_text, error_in, grown, joined, write_json
+from app.llm.wire import content_text, error_in, joined, list_in, name_of, write_json
 
 
 class OpenAIAssembly(Assembly):
@@ -46,6 +48,7 @@ class OpenAIAssembly(Assembly):
         self._native: Any = None
         self._error: Any = None
         self._service_tier: Any = None
+        self._reports = Reports()
         # The words of filters about the prompt, and the last choice that filters have blocked.
         self._verdicts: dict[str, Any] = {}
         self._blocked: dict[str, Any] = {}
@@ -68,10 +71,11 @@ class OpenAIAssembly(Assembly):
             return ""
         self.begun = True
         if usage:
-            self.raw_usage = grown(self.raw_usage, usage)
+            self._reports.add(usage)
+            self.raw_usage = self._reports.raw
         self._counted_last, self._last_usage = bool(usage), usage
-        self.model = event.get("model") or self.model
-        self._service_tier = event.get("service_tier") or self._service_tier
+        self.model = either(self.model, name_of(event.get("model")))
+        self._service_tier = either(self._service_tier, event.get("service_tier"))
         if not self.has_output:
             self._verdicts |= verdicts_in(event)
         text = ""
@@ -91,6 +95,13 @@ class OpenAIAssembly(Assembly):
         self.ended = self.complete and self._counted_alone
         self.final = self.final or (self.complete and self._counts_output(usage))
         return text
+
+    def add_late(self, event: Any) -> None:
+        """See ``Assembly.add_late``."""
+        choices = list_in(event.get("choices"))
+        usage = usage_in(event, choices[0] if choices else None)
+        if usage:
+            self.add({**event, "choices": [], "usage": usage})
 
     def _is_own(self, index: Any) -> bool:
         """Return whether a choice is the one that was asked for, which is the first one."""
@@ -153,7 +164,7 @@ class OpenAIAssembly(Assembly):
         return {"service_tier": self._service_tier}
 
     def _counts(self) -> Counts:
-        counts = openai_counts(self.raw_usage, produced=self.has_output)
+        counts = self._reports.counts(produced=self.has_output)
         return counts.without_output() if self._has_no_output else counts
 
     def _add_delta(self, delta: Mapping[str, Any]) -> str:

@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.domain.usage import either
+from app.llm.reports import Reports
 from app.llm.responses_answer import SHOWN, hides
 from app.llm.streams import Assembly
-from app.llm.usage import Counts, responses_counts
-from app.llm.wire import grown, joined, text_of
+from app.llm.usage import Counts
+from app.llm.wire import joined, name_of, text_of
 
+# The tier of a response for which the account's settings choose the tier later.
+_AUTO = "auto"
 _STARTS = frozenset({"response.created", "response.in_progress", "response.queued"})
 _ENDS = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
@@ -47,6 +51,10 @@ class ResponsesAssembly(Assembly):
         # The pieces of each text, by the item's index, the name of the text, and its part's index.
         self._pieces: dict[tuple[int, str, int], list[str]] = {}
         self._error: Mapping[str, Any] | None = None
+        self._reports = Reports()
+        # The tier that the request asks for. The first events of a response have this tier, or
+        # "auto"; only the last event has the tier at which the provider served the request.
+        self._asked_tier = body.get("service_tier")
         self._service_tier: Any = None
 
     def add(self, event: Any) -> str:
@@ -73,7 +81,8 @@ class ResponsesAssembly(Assembly):
 
     def answer(self) -> dict[str, Any]:
         """See ``Assembly.answer``."""
-        answer = {"model": self.model, **self._response, "usage": self.raw_usage}
+        told = {"model": self.model, "service_tier": self._service_tier, "usage": self.raw_usage}
+        answer = self._response | told
         if self._error is not None:
             answer = {"error": self._error} | {k: v for k, v in answer.items() if v is not None}
         for index, name, _ in self._pieces:  # a server that leaves out the beginnings of items
@@ -84,6 +93,10 @@ class ResponsesAssembly(Assembly):
         ]
         return answer
 
+    def add_late(self, event: Any) -> None:
+        """See ``Assembly.add_late``."""
+        self._take(dict(event.get("response") or {}), "")
+
     def facts(self) -> Mapping[str, Any]:
         """See ``Assembly.facts``."""
         return {"service_tier": self._service_tier}
@@ -93,14 +106,19 @@ class ResponsesAssembly(Assembly):
         return "type" not in event and super().reports_failure(event)
 
     def _counts(self) -> Counts:
-        return responses_counts(self.raw_usage, produced=self.has_output)
+        return self._reports.counts(produced=self.has_output)
 
     def _take(self, response: dict[str, Any], kind: str) -> None:
         self.begun = True
-        self.model = response.get("model") or self.model
-        self._service_tier = response.get("service_tier") or self._service_tier
+        self.model = either(self.model, name_of(response.get("model")))
+        tier = response.get("service_tier")
+        is_asked = not self.ended and self._service_tier in (self._asked_tier, _AUTO)
+        if tier and is_asked:
+            self._service_tier = tier
+        self._service_tier = either(self._service_tier, tier)
         if isinstance(usage := response.get("usage"), Mapping):
-            self.raw_usage = grown(self.raw_usage, usage)
+            self._reports.add(usage)
+            self.raw_usage = self._reports.raw
         if kind in _ENDS:
             status = kind.removeprefix("response.")
             if status not in ("completed", "done") and response.get("status") in (

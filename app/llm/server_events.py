@@ -19,6 +19,8 @@ from app.llm.wire import BOM, PROTOCOL_ERRORS, NotTheProtocol, read_json
 #: again.
 DRAIN_S = 0.5
 _LAST_EVENT = b"[DONE]"
+# Events with a usage that are read after the last event.
+_MOST_LATE = 100
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _OBJECT = re.compile(rb"\s*\{")
 _FIELDS = frozenset({b"data", b"event", b"id", b"retry"})
@@ -111,9 +113,10 @@ def _is_stream(start: bytes, headers: Mapping[str, str]) -> bool:
 
 
 async def events_of(chunks: AsyncIterable[bytes]) -> AsyncIterator[Any]:
-    """Yield the data of each event of a stream, up to the event [DONE].
+    """Yield the data of each event of a stream; None stands for the event [DONE].
 
-    The last value is None if the stream has ended with [DONE]. Empty events are left out.
+    Empty events are left out. After [DONE], only the objects with a usage follow, because some
+    servers count the tokens last.
 
     Args:
         chunks: The body of the answer, in pieces of any size.
@@ -122,11 +125,13 @@ async def events_of(chunks: AsyncIterable[bytes]) -> AsyncIterator[Any]:
         NotTheProtocol: If the data of an event is not JSON.
         Exception: Any exception of the transport.
     """
-    iterator = aiter(chunks)
-    async for event in _events(_lines(iterator)):
+    events = _events(_lines(chunks))
+    async for event in events:
         if event.is_last:
-            await _drain(iterator)
+            late = await _drained(events)
             yield None
+            for value in late:
+                yield value
             return
         value = event.value()
         if value is not None:
@@ -251,9 +256,17 @@ async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         yield last
 
 
-async def _drain(iterator: AsyncIterator[bytes]) -> None:
-    """Read the rest of a stream; whatever goes wrong there costs nothing."""
+async def _drained(events: AsyncIterator[_Event]) -> list[Mapping[str, Any]]:
+    """Read the rest of a stream, and return the first objects with a usage.
+
+    Whatever goes wrong there costs nothing.
+    """
+    late: list[Mapping[str, Any]] = []
     with contextlib.suppress(Exception):
         async with asyncio.timeout(DRAIN_S):
-            async for _ in iterator:
-                pass
+            async for event in events:
+                if len(late) < _MOST_LATE and any(b"usage" in line for line in event.data):
+                    with contextlib.suppress(NotTheProtocol):
+                        value = event.value()
+                        late += [value] if isinstance(value, dict) else []
+    return late

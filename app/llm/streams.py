@@ -108,6 +108,17 @@ class Assembly(ABC):
             Exception: One of ``PROTOCOL_ERRORS``, if the event does not follow the protocol.
         """
 
+    @abstractmethod
+    def add_late(self, event: Any) -> None:
+        """Take the usage of an event that comes after [DONE]; no text is added to the answer.
+
+        Args:
+            event: The parsed data of the event.
+
+        Raises:
+            Exception: As in ``add``.
+        """
+
     def end(self, *, said: bool) -> None:  # noqa: B027 most protocols have an event for the end
         """Take note that the stream has ended.
 
@@ -193,7 +204,8 @@ class Reading:
         """Read the whole stream.
 
         Args:
-            events: The data of each event; None means [DONE].
+            events: The data of each event; None means [DONE]. Of the events after [DONE], only the
+                usage counts.
 
         Raises:
             ErrorEvent: If an event reports a failure.
@@ -218,6 +230,9 @@ class Reading:
                 break
             if event is None:
                 said = True
+            elif said and isinstance(event, Mapping):
+                with suppress(*PROTOCOL_ERRORS):  # the answer is whole without this event
+                    self.assembly.add_late(event)
             elif isinstance(event, Mapping):
                 self._take(event)
                 if self.assembly.output_bytes > MOST_KEPT:

@@ -18,6 +18,8 @@ from typing import Any
 
 import orjson
 
+from app.domain.usage import SERVED, either
+
 #: Exceptions that the code raises when it reads an answer that does not follow the protocol.
 PROTOCOL_ERRORS = (
     ArithmeticError,
@@ -56,13 +58,15 @@ _VERY_LONG_NUMBER = re.compile(rb"\d{%d}" % _MOST_DIGITS)
 _MOST_TOKENS = 10**9
 _NUMBER = re.compile(r"\d{1,10}(?:\.\d{1,20})?", re.ASCII)
 # These parts of the prompt cost less than the rest. Counts with these spellings are always parts of
-# the prompt.
+# the prompt. Anthropic counts cached tokens beside the prompt with the names in ``_READ``; some
+# other servers count a part of the prompt with these names.
 _DISCOUNTS = frozenset(
     {
         *("cached_tokens", "prompt_cache_hit_tokens", "num_cached_tokens", "cached_input_tokens"),
         *("cachedTokens", "cachedInputTokens", "cachedContentTokenCount"),
     }
 )
+_READ = frozenset({"cache_read_input_tokens", "cacheReadInputTokens"})
 # Bounds of a value that is only kept for the record.
 _MAX_DEPTH, _MAX_PARTS, _MAX_CHARS, _MOST = 8, 100, 500, 10**18
 
@@ -217,7 +221,8 @@ def _part_text(part: Any) -> str:
 def grown(old: Any, new: Any) -> Any:
     """Merge two reports of the same counts; totals never shrink, and other values are ignored.
 
-    A count of cached tokens is a discount, so the last report decides.
+    A count of cached tokens is a discount, so the smaller count decides. If the reports tell
+    several values of a fact that changes the price, all of these values are kept.
 
     Example:
         >>> grown({"output": 17, "input": 9}, {"output": 0, "input": None})
@@ -236,9 +241,23 @@ def grown(old: Any, new: Any) -> Any:
 
 
 def _next(name: str, old: Any, new: Any) -> Any:
-    if name in _DISCOUNTS and _number(new) is not None:
-        return new
+    if name in SERVED:
+        return either(old, new)
+    if name in _DISCOUNTS:
+        before, after = _number(old), _number(new)
+        if before is not None and after is not None:
+            return new if after < before else old
     return grown(old, new)
+
+
+def tells_discount(usage: Mapping[str, Any]) -> bool:
+    """Return whether a usage has a count of cached tokens, also if the count is zero."""
+    return any(
+        tells_discount(value)
+        if isinstance(value, dict)
+        else name in _DISCOUNTS | _READ and _number(value) is not None
+        for name, value in usage.items()
+    )
 
 
 def count_of(value: Any) -> int | None:
@@ -288,8 +307,17 @@ def printable(text: str) -> str:
 
 
 def name_of(value: Any) -> str | None:
-    """Return a name that a server gives, such as a model's name; None if there is no name."""
-    return printable(value) if isinstance(value, str) and value else None
+    """Return a name that a server gives, such as a model's name; None if there is no name.
+
+    A value that is no text is told, too. It is the name of no model, but names may stand in it.
+
+    Example:
+        >>> name_of(["gpt-4"])
+        "['gpt-4']"
+    """
+    if not value:
+        return None
+    return printable(value if isinstance(value, str) else str(storable(value)))
 
 
 def _is_number(value: Any) -> bool:

@@ -371,6 +371,25 @@ async def test_a_usage_without_a_choice_ends_a_stream_without_a_word_for_its_end
     assert response.usage == COUNTED
 
 
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_usage_after_done_counts(read: Read, form: str, counted: bool) -> None:
+    larger = {name: 9 * count for name, count in USAGE.items()}
+    late = {
+        "openai": {"choices": [chat({"content": "no"})["choices"][0]], "usage": larger},
+        "responses": {"type": "response.completed", "response": {"usage": larger}},
+        "anthropic": {"type": "message_delta", "delta": {}, "usage": larger},
+    }
+    stream = text_events(form, b"hi").removesuffix(events("[DONE]"))
+    if not counted:
+        stream = stream.replace(json.dumps(USAGE).encode(), b"null")
+
+    response = await read(form, stream + events("[DONE]", late[form], {"usage": "none"}))
+
+    assert response.content == "hi"
+    assert response.usage == Usage(input_tokens=180, output_tokens=90)
+
+
 async def details_of(read: Read, *pieces: dict[str, Any]) -> Any:
     """The reasoning of an answer whose pieces come in this order, as it is sent back."""
     parts = [chat({"reasoning_details": [piece]}) for piece in pieces]

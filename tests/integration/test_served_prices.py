@@ -1,4 +1,7 @@
-"""The ledger has the price of what was served: real SDKs, a provider's answers, a real Postgres."""
+"""The ledger has the price of what was served: real SDKs, a provider's answers, a real Postgres.
+
+The file is over 400 lines because the cases share the way in which a call is made and booked.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -308,6 +311,41 @@ async def test_an_answer_of_a_model_that_is_not_understood_costs_at_least_its_ho
     right = round_to_ledger(priced.price_of("openai", answered).cost(usage))
     assert change.difference_usd == right - booked.row.cost_usd
     assert (await booked.reprice(priced)).changes == []
+
+
+def in_turns(*changes: Change) -> Change:
+    """Change the first event with the first of these changes, and so on; then with the last."""
+    rest = list(changes)
+
+    def change(data: dict[str, Any]) -> None:
+        (rest.pop(0) if len(rest) > 1 else rest[0])(data)
+
+    return change
+
+
+def tier_and_model(served: str, model: str) -> Change:
+    def change(data: dict[str, Any]) -> None:
+        data["service_tier"], data["model"] = served, model
+
+    return change
+
+
+async def test_a_stream_that_names_several_models_and_tiers_costs_the_dearest_of_them(
+    cluster: Cluster,
+) -> None:
+    config = {"model": "gpt-5-nano", "provider": "openai", "stream": True}
+    told = [("priority", "gpt-5"), ("flex", "gpt-5"), ("default", "gpt-5-nano")]
+    change = in_turns(*(tier_and_model(*each) for each in told))
+
+    booked = await book(cluster, config, change, pricing=pricing_of())
+
+    usage = Usage(**{name: getattr(booked.row, name) for name in TOKENS})
+    dearest = Pricing().price_of("openai", "gpt-5", {"service_tier": "priority"})
+    assert booked.row.model_answered == "gpt-5 | gpt-5-nano"
+    assert booked.row.served == {"service_tier": "priority | flex | default"}
+    assert booked.row.cost_usd == round_to_ledger(dearest.cost(usage)) > 0
+    assert booked.row.kind == "estimated"
+    assert (await booked.reprice(pricing_of())).changes == []
 
 
 @pytest.mark.parametrize("protocol", ["openai", "anthropic"])

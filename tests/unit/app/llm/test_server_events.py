@@ -70,6 +70,33 @@ def test_a_stream_ends_with_done_or_with_its_bytes() -> None:
     assert read(b"", kind="text/event-stream") == []
 
 
+@given(SIZES)
+def test_of_the_events_after_done_only_objects_with_a_usage_are_read(size: int) -> None:
+    others = b'data: {"a":2}\n\ndata: ["usage"]\n\ndata: usage\n\n'
+    late = others + b'data: {"usage":{"a":\ndata: 3}}\n\n'
+
+    found = read(b'data: {"a":1}\n\ndata: [DONE]\n\n' + late, size, "text/event-stream")
+
+    assert found == [{"a": 1}, None, {"usage": {"a": 3}}]
+
+
+def test_no_number_of_events_after_done_fills_the_memory() -> None:
+    content = b"data: [DONE]\n\n" + b'data: {"usage":1}\n\n' * 1000
+
+    assert read(content) == [None, *[{"usage": 1}] * 100]
+
+
+def test_a_stream_that_stays_open_after_done_is_left_soon() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b'data: [DONE]\n\ndata: {"usage":1}\n\n'
+        await asyncio.Event().wait()
+
+    async def values() -> list[Any]:
+        return [value async for value in events_of(body())]
+
+    assert asyncio.run(values()) == [None, {"usage": 1}]
+
+
 def test_the_name_of_an_event_stands_for_a_type_that_its_data_lack() -> None:
     content = b'event: message_stop\ndata: {}\n\nevent: message\ndata: {"type":"x"}\n\n'
 

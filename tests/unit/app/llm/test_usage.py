@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -330,13 +331,19 @@ def test_what_is_no_object_leaves_an_object_as_it_is(later: Any) -> None:
     assert grown(details, {"completion_tokens_details": later}) == details
 
 
-def test_a_discount_is_what_the_last_report_says() -> None:
-    early = {"prompt_tokens": 1000, "prompt_tokens_details": {"cached_tokens": 900}}
-    end = {"prompt_tokens": 1000, "prompt_tokens_details": {"cached_tokens": 0}}
+def test_the_smaller_of_two_discounts_decides() -> None:
+    large = {"prompt_tokens": 1000, "prompt_tokens_details": {"cached_tokens": 900}}
+    small = {"prompt_tokens": 1000, "prompt_tokens_details": {"cached_tokens": 0}}
 
-    assert grown(early, end) == end
-    assert grown(end, early) == early
-    assert grown(early, {"prompt_tokens_details": None}) == early
+    assert grown(large, small) == small
+    assert grown(small, large) == small
+    assert grown({"prompt_tokens": 1000}, large) == large
+
+
+def test_all_values_of_a_fact_that_changes_the_price_are_kept() -> None:
+    told = [{"service_tier": "priority"}, {"service_tier": None}, {"service_tier": "flex"}]
+
+    assert reduce(grown, told) == {"service_tier": "priority | flex"}
 
 
 @pytest.mark.parametrize(

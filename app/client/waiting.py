@@ -76,8 +76,7 @@ class Waiting:
         self._first_looks: Batches[Ids, States] = Batches(
             lambda asked: transactions.run(partial(self._look, asked=asked)), name="first_look"
         )
-        # A read needs no transaction, and a transaction would need two more round trips.
-        self._engine = platform.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = platform.engine
         self._waits: dict[UUID, set[_Wait]] = {}
         self._follower: asyncio.Task[None] | None = None
 

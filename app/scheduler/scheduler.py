@@ -85,8 +85,6 @@ class Scheduler:
         asks: Asks | None = None,
     ) -> None:
         self._engine = engine
-        # A read needs no transaction, and a transaction would need two more round trips.
-        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._dispatcher = dispatcher
         self._signals = signals
         self._max_running = max_running
@@ -140,7 +138,7 @@ class Scheduler:
         ]
 
     async def _has_pending(self) -> bool:
-        return await persist(self._reading, has_pending, name="has_pending")
+        return await persist(self._engine, has_pending, name="has_pending")
 
     async def answer_asks(self) -> None:
         """Admit runs when clients ask for it, until the task is cancelled.

@@ -14,7 +14,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-import psycopg
 import structlog
 from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -33,10 +32,6 @@ RECONNECT_S = (0.1, 0.2, 0.5, 1.0)
 #: Beside the states that concern the server: lost connections, deadlocks, timeouts.
 TRANSIENT_SQLSTATES = (*OF_THE_SERVER, "08", "40", "55P03", "57014", "25P0")
 
-#: The errors of a transaction. While a pooled connection changes to another isolation level, or
-#: back, SQLAlchemy passes on the errors of the driver as they are.
-UNAVAILABLE = (DBAPIError, psycopg.OperationalError, TimeoutError)
-
 log = structlog.get_logger(__name__)
 
 
@@ -47,8 +42,6 @@ def is_transient(error: Exception) -> bool:
     """
     if isinstance(error, TimeoutError):  # no connection of the pool became free
         return True
-    if isinstance(error, psycopg.OperationalError):  # see UNAVAILABLE
-        return error.sqlstate is None or error.sqlstate.startswith(TRANSIENT_SQLSTATES)
     if not isinstance(error, DBAPIError):
         return False
     state = getattr(error.orig, "sqlstate", None)
@@ -71,7 +64,7 @@ async def persist(
         try:
             async with engine.begin() as connection:
                 return await step(connection)
-        except UNAVAILABLE as error:
+        except (DBAPIError, TimeoutError) as error:
             if not is_transient(error):
                 raise
             delay_s = RECONNECT_S[min(tries, len(RECONNECT_S) - 1)]
